@@ -1,0 +1,8 @@
+"""Callbacks: when a measure runs, and where its numbers go. They compute nothing themselves."""
+
+from lnsgd.callbacks.active_neurons import ActiveNeurons
+from lnsgd.callbacks.class_association import ClassAssociation
+from lnsgd.callbacks.distance_from_init import DistanceFromInit
+from lnsgd.callbacks.hessian_trace import HessianTrace
+
+__all__ = ["ActiveNeurons", "ClassAssociation", "DistanceFromInit", "HessianTrace"]

@@ -1,0 +1,86 @@
+"""What the callbacks that look at activation sites share: one observed forward pass per split."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+
+from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches
+from lnsgd.callbacks.measurements import Measurement
+from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.sites import activation_sites, observe
+
+M = TypeVar("M", bound=Metric)
+
+
+class ActivationCallback(MeasureCallback, Generic[M]):
+    """Accumulates one metric per activation site over each split.
+
+    Args:
+        splits: On which data.
+        layers: Shell-style patterns of module names; by default all activation modules.
+        examples: On this many examples of each split, a fixed keyed subset; ``null`` for all.
+        schedule: See `MeasureCallback`.
+
+    Raises:
+        ValueError: on setup, a pattern that matches no module.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[Split] = ("train", "val"),
+        layers: Sequence[str] | None = None,
+        examples: int | None = 10_000,
+        **schedule: Any,
+    ) -> None:
+        super().__init__(**schedule)
+        self.splits = splits
+        self.layers = layers
+        self.examples = examples
+
+    @abstractmethod
+    def new_metric(self, trainer: Trainer, num_units: int) -> M:
+        """An empty metric for one site."""
+
+    @abstractmethod
+    def update(self, metric: M, preactivations: Tensor, labels: Tensor) -> None:
+        """Adds a batch to a site's metric."""
+
+    @abstractmethod
+    def measurements(self, metric: M, split: Split, layer: str) -> list[Measurement]:
+        """The numbers of one site."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the activation sites."""
+        self.sites = activation_sites(pl_module, self.layers)
+
+    def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
+        """The numbers of each site on each split."""
+        return [
+            measurement
+            for split in self.splits
+            for layer, metric in self.metrics(trainer, module, split).items()
+            for measurement in self.measurements(metric, split, layer)
+        ]
+
+    def metrics(self, trainer: Trainer, module: LightningModule, split: Split) -> dict[str, M]:
+        """One metric per site after a pass over a split in eval mode, summed over processes."""
+        found: dict[str, M] = {}
+        with torch.no_grad(), evaluation_mode(module):
+            for inputs, labels in measurement_batches(trainer, split, self.examples):
+
+                def add(layer: str, preactivations: Tensor, labels: Tensor = labels) -> None:
+                    if layer not in found:
+                        units = preactivations[0].numel()
+                        found[layer] = self.new_metric(trainer, units).to(preactivations.device)
+                    self.update(found[layer], preactivations, labels)
+
+                with observe(self.sites, add):
+                    module(inputs)
+        for metric in found.values():
+            metric.sync()
+        return found

@@ -1,0 +1,35 @@
+"""Logs how many neurons fire."""
+
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from lnsgd import measures
+from lnsgd.callbacks.activations import ActivationCallback
+from lnsgd.callbacks.measure import Split
+from lnsgd.callbacks.measurements import Measurement
+
+
+class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
+    """Logs the typical number of active neurons of every activation site, see `lnsgd.measures.ActiveNeurons`.
+
+    Logs ``active_count/<split>/<layer>`` and ``active_fraction/<split>/<layer>``. For its arguments
+    see `lnsgd.callbacks.activations.ActivationCallback`.
+    """
+
+    headline = ("active_fraction", "active")
+
+    def new_metric(self, trainer: Trainer, num_units: int) -> measures.ActiveNeurons:
+        """An empty metric for one site."""
+        return measures.ActiveNeurons(num_units)
+
+    def update(self, metric: measures.ActiveNeurons, preactivations: Tensor, labels: Tensor) -> None:
+        """Adds a batch to a site's metric."""
+        metric.update(preactivations)
+
+    def measurements(self, metric: measures.ActiveNeurons, split: Split, layer: str) -> list[Measurement]:
+        """Count and fraction of one site."""
+        count, fraction = metric.compute()
+        return [
+            Measurement("active_count", split, layer, count),
+            Measurement("active_fraction", split, layer, fraction),
+        ]

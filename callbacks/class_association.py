@@ -1,0 +1,93 @@
+"""Logs how many neurons belong to one class, and draws their firing histograms."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+from lnsgd import measures
+from lnsgd.callbacks.activations import ActivationCallback
+from lnsgd.callbacks.measure import Split
+from lnsgd.callbacks.measurements import Measurement
+from lnsgd.run_folder import RunFolder, whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
+    """Logs the class-associated neurons of every activation site, see `lnsgd.measures.ClassAssociation`.
+
+    Logs ``associated_count/<split>/<layer>`` and ``associated_fraction/<split>/<layer>``. At the end of
+    training it draws the firing histograms of each site on the first split into the run's
+    ``figures/``, and sends them to loggers that take images.
+
+    Args:
+        threshold: A neuron belongs to a class for which it fires at least this many times as much.
+        rates: Compare rates per example of a class in place of counts.
+        num_classes: C; by default the DataModule's ``num_classes``.
+        histograms: Number of neurons drawn, 0 for none.
+        options: See `ActivationCallback`.
+    """
+
+    headline = ("associated_count", "associated")
+
+    def __init__(
+        self,
+        threshold: float = 2.0,
+        rates: bool = False,
+        num_classes: int | None = None,
+        histograms: int = 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.threshold = threshold
+        self.rates = rates
+        self.num_classes = num_classes
+        self.histograms = histograms
+
+    def new_metric(self, trainer: Trainer, num_units: int) -> measures.ClassAssociation:
+        """An empty metric for one site."""
+        classes = self.num_classes or trainer.datamodule.num_classes  # type: ignore[attr-defined]
+        return measures.ClassAssociation(classes, num_units, self.threshold, self.rates)
+
+    def update(self, metric: measures.ClassAssociation, preactivations: Tensor, labels: Tensor) -> None:
+        """Adds a batch to a site's metric."""
+        metric.update(preactivations, labels)
+
+    def measurements(self, metric: measures.ClassAssociation, split: Split, layer: str) -> list[Measurement]:
+        """Count and fraction of one site."""
+        count, fraction = metric.compute()
+        return [
+            Measurement("associated_count", split, layer, count),
+            Measurement("associated_fraction", split, layer, fraction),
+        ]
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the firing histograms of the trained network."""
+        if self.histograms == 0:
+            return
+        folder = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)).figures
+        for layer, metric in self.metrics(trainer, pl_module, self.splits[0]).items():
+            if trainer.is_global_zero:
+                figure = metric.histograms(self.histograms)
+                _save(figure, folder / f"firing_histograms_{layer}.png")
+                _send(trainer, f"firing_histograms/{self.splits[0]}/{layer}", figure)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=150)
+
+
+def _send(trainer: Trainer, name: str, figure: "Figure") -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = np.asarray(canvas.buffer_rgba())
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, [image], step=trainer.global_step)

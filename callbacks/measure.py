@@ -1,0 +1,104 @@
+"""What all measuring callbacks share: when they run and on which data."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lnsgd.callbacks import schedule
+from lnsgd.callbacks.measurements import Measurement, record
+
+Split = Literal["train", "val", "test"]
+
+
+class MeasureCallback(Callback):
+    """Base of the measuring callbacks. A subclass says what is measured: `measure`.
+
+    Measures before the first step, at its schedule, and at the end of training.
+
+    Args:
+        every_n_epochs: At the end of every n-th epoch; 1 where no schedule is given.
+        every_n_steps: In place of that, after every n-th step.
+        log_spaced: In place of that, this many times per decade of steps.
+
+    Raises:
+        ValueError: more than one schedule, or one below 1.
+
+    Attributes:
+        headline: The measure shown in the progress bar, the first of that name, and its name there.
+    """
+
+    headline: ClassVar[tuple[str, str]]
+
+    def __init__(
+        self, every_n_epochs: int | None = None, every_n_steps: int | None = None, log_spaced: int | None = None
+    ) -> None:
+        self._epoch_due, self._step_due = _schedules(every_n_epochs, every_n_steps, log_spaced)
+        self._measured_at: int | None = None
+
+    @abstractmethod
+    def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
+        """What is measured now. Runs on all processes and gives the same numbers on each."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step of the last measurement, so that a resumed run does not repeat it."""
+        return {"measured_at": self._measured_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the step of the last measurement back."""
+        self._measured_at = state_dict["measured_at"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures the initial network."""
+        if trainer.global_step == 0:
+            self._measure_once(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Measures where the schedule in steps says so."""
+        if self._step_due and self._step_due(trainer.global_step):
+            self._measure_once(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures where the schedule in epochs says so, and after the last epoch."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if last or (self._epoch_due and self._epoch_due(trainer.current_epoch + 1)):
+            self._measure_once(trainer, pl_module)
+
+    def _measure_once(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._measured_at != trainer.global_step:
+            found = self.measure(trainer, module)
+            measure, shown = self.headline
+            record(module, found, {shown: next(m.value for m in found if m.measure == measure)})
+            self._measured_at = trainer.global_step
+
+
+def _schedules(
+    epochs: int | None, steps: int | None, per_decade: int | None
+) -> tuple[schedule.Schedule | None, schedule.Schedule | None]:
+    given = {"every_n_epochs": epochs, "every_n_steps": steps, "log_spaced": per_decade}
+    named = [f"{name} = {value}" for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)}: give one schedule")
+    if steps is not None:
+        return None, schedule.every(steps)
+    if per_decade is not None:
+        return None, schedule.log_spaced(per_decade)
+    return schedule.every(1 if epochs is None else epochs), None
+
+
+def measurement_batches(trainer: Trainer, split: Split, examples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of the data to measure on: batches (inputs, labels) on its device.
+
+    Raises:
+        ValueError: the DataModule does not say what to measure on.
+    """
+    loader = getattr(trainer.datamodule, "measurement_dataloader", None)  # type: ignore[attr-defined]
+    if loader is None:
+        raise ValueError(
+            f"{type(trainer.datamodule).__name__} has no measurement_dataloader(split, examples); "  # type: ignore[attr-defined]
+            "measuring callbacks ask it for batches that do not disturb training"
+        )
+    for batch in loader(split, examples):
+        yield batch[0], batch[1]

@@ -1,0 +1,116 @@
+"""Measured numbers: to every logger, and to ``measures.parquet`` in the run's folder."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from pytorch_lightning import LightningModule, Trainer
+
+from lnsgd.loggers.scalars import log_scalars
+from lnsgd.run_folder import RunFolder, whole_file
+
+
+class Measurement(NamedTuple):
+    """One measured number.
+
+    Attributes:
+        measure: What was measured, such as ``active_fraction``.
+        split: On which data, or empty where none was used.
+        layer: For which module or tensor, or empty for the whole network.
+        value: The number.
+        stderr: Its standard error; NaN where it is exact.
+    """
+
+    measure: str
+    split: str
+    layer: str
+    value: float
+    stderr: float = float("nan")
+
+    @property
+    def name(self) -> str:
+        """Name in loggers: ``measure/split/layer``, without the empty ones."""
+        return "/".join(part for part in (self.measure, self.split, self.layer) if part)
+
+
+class MeasurementTable:
+    """Rows of ``measures.parquet`` in tidy form: step, epoch, replica, split, measure, layer, value, stderr.
+
+    A row measured again at the same step replaces the old one; when a run goes back to an earlier
+    step (it was resumed), later rows are dropped.
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self._rows: dict[tuple[int, Measurement], tuple[int, Measurement]] = {}
+        self._last_step = 0
+        if resume and path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        import pyarrow.parquet as pq
+
+        for row in pq.read_table(self.path).to_pylist():
+            measurement = Measurement(*(row[field] for field in Measurement._fields))
+            self._put(row["step"], row["epoch"], measurement)
+
+    def _put(self, step: int, epoch: int, measurement: Measurement) -> None:
+        self._rows[step, measurement._replace(value=0.0, stderr=0.0)] = (epoch, measurement)
+        self._last_step = max(step, self._last_step)
+
+    def add(self, step: int, epoch: int, measurements: Iterable[Measurement]) -> None:
+        """Adds rows of one step."""
+        if step < self._last_step:
+            self._rows = {key: row for key, row in self._rows.items() if key[0] <= step}
+            self._last_step = step
+        for measurement in measurements:
+            self._put(step, epoch, measurement)
+
+    def write(self) -> None:
+        """Replaces the file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = pa.schema(
+            [
+                ("step", pa.int64()),
+                ("epoch", pa.int32()),
+                ("replica", pa.int32()),
+                ("split", pa.string()),
+                ("measure", pa.string()),
+                ("layer", pa.string()),
+                ("value", pa.float64()),
+                ("stderr", pa.float64()),
+            ]
+        )
+        rows = [
+            {"step": step, "epoch": epoch, "replica": 0, **measurement._asdict()}
+            for (step, _), (epoch, measurement) in self._rows.items()
+        ]
+        with whole_file(self.path) as part:
+            pq.write_table(pa.Table.from_pylist(rows, schema), part)
+
+
+# One table a trainer, shared by all its measuring callbacks.
+_tables: WeakKeyDictionary[Trainer, MeasurementTable] = WeakKeyDictionary()
+
+
+def table_of(trainer: Trainer) -> MeasurementTable:
+    """The table of a trainer's run, in its log folder. Call it on all processes."""
+    if trainer not in _tables:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        _tables[trainer] = MeasurementTable(RunFolder(folder).measures, resume=trainer.ckpt_path is not None)
+    return _tables[trainer]
+
+
+def record(module: LightningModule, measurements: list[Measurement], prog_bar: Mapping[str, float]) -> None:
+    """Sends measurements, the same on all processes, to every logger and to ``measures.parquet``."""
+    trainer = module.trainer
+    values = {m.name: m.value for m in measurements}
+    errors = {f"{m.name}/stderr": m.stderr for m in measurements if m.stderr == m.stderr}
+    log_scalars(module, values | errors, prog_bar)
+    table = table_of(trainer)
+    if trainer.is_global_zero:
+        table.add(trainer.global_step, trainer.current_epoch, measurements)
+        table.write()

@@ -1,0 +1,9 @@
+"""LightningDataModules: whole data sets on the training device, keyed order, no worker processes."""
+
+from lnsgd.data.batch import Batch
+from lnsgd.data.image import ImageData
+from lnsgd.data.loader import DeviceLoader
+from lnsgd.data.mnist import MNIST, FashionMNIST
+from lnsgd.data.tensors import LabelledTensors
+
+__all__ = ["MNIST", "Batch", "DeviceLoader", "FashionMNIST", "ImageData", "LabelledTensors"]

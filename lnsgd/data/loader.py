@@ -1,0 +1,109 @@
+"""Batches from a data set that lives on the device."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lnsgd import rng
+from lnsgd.data.batch import Batch
+from lnsgd.data.tensors import LabelledTensors
+
+Order = Literal["shuffle", "replacement", "sequential"]
+
+
+class DeviceLoader:
+    """An iterable of `Batch`, gathered on the device; a drop-in for a DataLoader under Lightning.
+
+    The order of an epoch is keyed by (seed, "order", epoch) and drawn for all processes together;
+    each takes its share of every batch, nothing is padded or repeated. The loader is its own
+    ``sampler`` (Lightning calls ``sampler.set_epoch``) and has ``state_dict`` and
+    ``load_state_dict``, so that a run resumes in the middle of an epoch with the very next batch.
+
+    Args:
+        data: The data set, on the device where the batches are wanted.
+        transform: From gathered inputs (B, …) to network inputs.
+        batch_size: Examples of a batch over all processes; the last of an epoch may be smaller.
+        order: ``shuffle`` (a permutation each epoch), ``replacement`` (n independent draws an
+            epoch) or ``sequential``.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: no examples or a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        data: LabelledTensors,
+        transform: Callable[[Tensor], Tensor],
+        batch_size: int,
+        order: Order = "sequential",
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(data) == 0:
+            raise ValueError("the data set is empty")
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size}; it must be at least 1")
+        self.data = data
+        self.transform = transform
+        self.batch_size = batch_size
+        self.order = order
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._yielded = 0
+        self._resume_at = 0
+
+    batch_sampler = None  # Lightning reads it wherever there is a ``sampler``
+
+    @property
+    def sampler(self) -> "DeviceLoader":
+        """Itself, where Lightning looks for ``set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the epoch that is iterated next."""
+        if epoch != self.epoch:
+            self._resume_at = 0
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the iteration stands: the epoch and the number of its batches that were given out."""
+        return {"epoch": self.epoch, "batch": self._yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration go on after the batches that were given out before."""
+        self.epoch, self._resume_at = state["epoch"], state["batch"]
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one epoch. Nothing is drawn before the first is asked for."""
+        self._yielded, self._resume_at = self._resume_at, 0
+        indices = self._epoch_indices()
+        for start in range(self._yielded * self.batch_size, len(self.data), self.batch_size):
+            chosen = indices[start : start + self.batch_size]
+            mine = chosen[self.rank :: self.world_size]
+            self._yielded += 1
+            yield Batch(
+                self.transform(self.data.inputs.index_select(0, mine)),
+                self.data.labels.index_select(0, mine),
+                len(chosen),
+            )
+
+    def _epoch_indices(self) -> Tensor:
+        n, device = len(self.data), self.data.labels.device
+        if self.order == "sequential":
+            return torch.arange(n, device=device)
+        # Drawn on the CPU whatever the device: the order of a run does not depend on its hardware.
+        generator = rng.generator(self.seed, "order", self.epoch)
+        if self.order == "shuffle":
+            return torch.randperm(n, generator=generator).to(device)
+        return torch.randint(n, (n,), generator=generator).to(device)

@@ -1,0 +1,166 @@
+"""MNIST and Fashion-MNIST, full or as the sample that ships with the package."""
+
+import gzip
+import os
+import shutil
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnsgd.data.image import ImageData
+from lnsgd.data.tensors import LabelledTensors
+
+SAMPLE = "mnist_sample.safetensors.gz"
+
+
+def data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
+    """Where data sets are looked for: ``data_dir``, else ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``."""
+    return Path(data_dir or os.environ.get("LNSGD_DATA_DIR") or "~/.cache/lnsgd").expanduser()
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Reads an IDX file of unsigned bytes, the official format of MNIST.
+
+    Args:
+        path: The unpacked file.
+        shape: The shape it must have.
+
+    Raises:
+        ValueError: the file is not of this format and shape, or is cut short.
+    """
+    content = np.fromfile(path, np.uint8)
+    header = np.array([8 * 256 + len(shape), *shape], ">u4").tobytes()
+    expected = len(header) + int(np.prod(shape))
+    if len(content) != expected or content[: len(header)].tobytes() != header:
+        raise ValueError(
+            f"{path} is damaged or of another data set: {len(content)} bytes, {expected} expected; "
+            "delete it, and it is downloaded again, or put the official file in its place"
+        )
+    return torch.from_numpy(content[len(header) :].reshape(shape))
+
+
+class IdxImageData(ImageData):
+    """Base of the data sets in MNIST's official layout ``<data_dir>/<name>/raw/*-ubyte``.
+
+    Args:
+        data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.
+        options: See `ImageData`.
+    """
+
+    sizes: ClassVar[dict[str, int]] = {"train": 60_000, "t10k": 10_000}
+
+    def __init__(self, data_dir: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.folder = data_folder(data_dir)
+
+    @property
+    def raw(self) -> Path:
+        """Folder of the four official files."""
+        return self.folder / type(self).__name__ / "raw"
+
+    @property
+    def _missing(self) -> list[str]:
+        names = [f"{part}-{kind}-ubyte" for part in self.sizes for kind in ("images-idx3", "labels-idx1")]
+        return [name for name in names if not (self.raw / name).exists()]
+
+    def prepare_data(self) -> None:
+        """Downloads what is missing, through torchvision with its checksums; whole files or none.
+
+        Raises:
+            OSError: the download failed; the message names the files and the folder.
+        """
+        if not self._missing:
+            return
+        from torchvision import datasets
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".download-") as scratch:
+                downloaded = getattr(datasets, type(self).__name__)(root=scratch, download=True)
+                self.raw.mkdir(parents=True, exist_ok=True)
+                for name in self._missing:
+                    shutil.move(Path(downloaded.raw_folder) / name, self.raw / name)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(
+                f"{type(self).__name__} is not in {self.raw} (missing: {', '.join(self._missing)}) and could not be "
+                f"downloaded; put the official files there, or set data_dir or LNSGD_DATA_DIR ({reason})"
+            ) from error
+
+    def load(self, train: bool) -> LabelledTensors:
+        """Reads the official files; images (n, 1, 28, 28) uint8, labels (n,) int64.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        part = "train" if train else "t10k"
+        n = self.sizes[part]
+        images = read_idx(self.raw / f"{part}-images-idx3-ubyte", (n, 28, 28))
+        labels = read_idx(self.raw / f"{part}-labels-idx1-ubyte", (n,)).long()
+        if labels.max() >= len(self.class_names):
+            raise ValueError(f"{self.raw / f'{part}-labels-idx1-ubyte'} is damaged: it has a label {labels.max()}")
+        return LabelledTensors(images.unsqueeze(1), labels)
+
+
+class MNIST(IdxImageData):
+    """MNIST (LeCun and Cortes): handwritten digits, 28 × 28, 60,000 for training and 10,000 for testing.
+
+    Args:
+        data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.
+        source: ``full``, or ``sample``: 10,000 training and 2,000 test images that ship with lnsgd.
+        options: See `ImageData`.
+    """
+
+    mean = (0.1307,)
+    std = (0.3081,)
+    class_names = tuple("0123456789")
+
+    def __init__(self, data_dir: str | None = None, source: Literal["full", "sample"] = "full", **options: Any) -> None:
+        super().__init__(data_dir, **options)
+        if source not in ("full", "sample"):
+            raise ValueError(f"source = {source!r}; choose full or sample")
+        self.source = source
+
+    def prepare_data(self) -> None:
+        """Downloads what is missing; nothing for the sample."""
+        if self.source == "full":
+            super().prepare_data()
+
+    def load(self, train: bool) -> LabelledTensors:
+        """The official set or the sample of it; images (n, 1, 28, 28) uint8, labels (n,) int64."""
+        if self.source == "full":
+            return super().load(train)
+        from safetensors.torch import load
+
+        packed = (files("lnsgd.data") / "sample" / SAMPLE).read_bytes()
+        tensors, part = load(gzip.decompress(packed)), "train" if train else "test"
+        return LabelledTensors(tensors[f"{part}_images"].unsqueeze(1), tensors[f"{part}_labels"].long())
+
+
+class FashionMNIST(IdxImageData):
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf): ten kinds of clothing in MNIST's format and sizes.
+
+    Args:
+        data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.
+        options: See `ImageData`.
+    """
+
+    mean = (0.2860,)
+    std = (0.3530,)
+    class_names = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )

@@ -1,0 +1,75 @@
+"""A data set that is two tensors, and what can be done to it once, before training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lnsgd import rng
+
+
+@dataclass(frozen=True)
+class LabelledTensors:
+    """Inputs (n, …), of any type, and class labels (n,), int64."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Number of examples n."""
+        return len(self.labels)
+
+    def __getitem__(self, indices: Tensor) -> "LabelledTensors":
+        """The examples with the given indices."""
+        return LabelledTensors(self.inputs[indices], self.labels[indices])
+
+    def to(self, device: torch.device | str) -> "LabelledTensors":
+        """The same on another device."""
+        return LabelledTensors(self.inputs.to(device), self.labels.to(device))
+
+
+def keep_classes(data: LabelledTensors, classes: Sequence[int]) -> LabelledTensors:
+    """Only the given classes, relabelled 0, 1, … in the given order.
+
+    Raises:
+        ValueError: fewer than two classes, a repeated one, or one that the data does not have.
+    """
+    present = set(data.labels.unique().tolist())
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes) or not set(classes) <= present:
+        raise ValueError(f"classes = {list(classes)}; give two or more different ones of {sorted(present)}")
+    new_label = torch.full((int(data.labels.max()) + 1,), -1)
+    new_label[list(classes)] = torch.arange(len(classes))
+    relabelled = new_label[data.labels]
+    kept = relabelled >= 0
+    return LabelledTensors(data.inputs[kept], relabelled[kept])
+
+
+def draw_subset(data: LabelledTensors, size: int, seed: int) -> LabelledTensors:
+    """A subset without replacement, keyed by (seed, "subset"); smaller subsets are parts of larger ones.
+
+    Raises:
+        ValueError: size below 1 or above the number of examples.
+    """
+    if not 1 <= size <= len(data):
+        raise ValueError(f"subset = {size}; give 1 to {len(data)}, the number of training examples")
+    return data[torch.randperm(len(data), generator=rng.generator(seed, "subset"))[:size]]
+
+
+def corrupt_labels(data: LabelledTensors, fraction: float, num_classes: int, seed: int) -> LabelledTensors:
+    """Replaces the labels of a fixed fraction of the examples, once, by uniform draws from all classes.
+
+    Keyed by (seed, "corruption"). Exactly ``round(fraction · n)`` labels are drawn anew; a drawn
+    label may be the true one. The examples hit by a smaller fraction are among those of a larger.
+
+    Raises:
+        ValueError: fraction outside [0, 1].
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"corrupted_fraction = {fraction} is outside [0, 1]")
+    generator = rng.generator(seed, "corruption")
+    hit = torch.randperm(len(data), generator=generator)[: round(fraction * len(data))]
+    drawn = torch.randint(num_classes, (len(data),), generator=generator)
+    labels = data.labels.clone()
+    labels[hit] = drawn[hit]
+    return LabelledTensors(data.inputs, labels)

@@ -1,0 +1,101 @@
+"""``metrics.csv``: a row per step, whole at any moment, continued on resume."""
+
+import csv
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from lnsgd.run_folder import RunFolder, whole_file
+
+# A flush may cost at most this share of the time since the last one.
+_FLUSH_SHARE = 0.02
+
+
+class CSVLogger(Logger):
+    """Writes ``metrics.csv`` into the folder of a run.
+
+    Numbers logged at one step share a row. The file is replaced as a whole: with every checkpoint,
+    at the end, and in between as often as costs little. When a run goes back to an earlier step
+    (it was resumed), rows after that step are dropped and written anew.
+
+    Args:
+        save_dir: Folder of the run.
+        resume: Go on with the rows of a ``metrics.csv`` that is there.
+    """
+
+    def __init__(self, save_dir: str, resume: bool = False) -> None:
+        super().__init__()
+        self._run = RunFolder(Path(save_dir))
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._flushed_at, self._flush_seconds, self._dirty = time.monotonic(), 0.0, False
+        if resume and self._run.metrics.exists():
+            with self._run.metrics.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    self._rows[int(row.pop("step"))] = {k: v for k, v in row.items() if v != ""}
+
+    @property
+    def name(self) -> str:
+        """Empty: the folder itself is the run."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty: the folder itself is the run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """Folder of the run."""
+        return str(self._run.path)
+
+    @property
+    def log_dir(self) -> str:
+        """Folder of the run."""
+        return str(self._run.path)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's ``config.yaml`` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Adds numbers to the row of a step."""
+        if step is None:
+            raise ValueError("CSVLogger.log_metrics needs a step")
+        if self._rows and step < next(reversed(self._rows)):
+            self._rows = {s: row for s, row in self._rows.items() if s <= step}
+        self._rows.setdefault(step, {}).update(metrics)
+        self._dirty = True
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the file if the last time is long enough ago."""
+        if time.monotonic() - self._flushed_at > max(1.0, self._flush_seconds / _FLUSH_SHARE):
+            self._flush()
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
+        """Writes the file: what a checkpoint follows from must not be lost."""
+        self._flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes the file."""
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._dirty:
+            return
+        start = time.monotonic()
+        names = sorted({name for row in self._rows.values() for name in row} - {"epoch"})
+        with whole_file(self._run.metrics) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", "epoch", *names])
+            writer.writeheader()
+            writer.writerows({"step": step, **row} for step, row in self._rows.items())
+        self._flushed_at = time.monotonic()
+        self._flush_seconds, self._dirty = self._flushed_at - start, False

@@ -1,0 +1,25 @@
+"""Numbers computed from weights, activations or derivatives; one measure a file, no Lightning."""
+
+from lnsgd.measures.active_neurons import ActiveNeurons, active_neurons
+from lnsgd.measures.class_association import ClassAssociation, associated_class
+from lnsgd.measures.distance_from_init import Distance, distance_from_init, trainable_parameters
+from lnsgd.measures.estimate import Estimate
+from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.hessian_trace import HessianTrace, hessian_trace
+from lnsgd.measures.sites import activation_sites, observe
+
+__all__ = [
+    "ActiveNeurons",
+    "ClassAssociation",
+    "Distance",
+    "Estimate",
+    "HessianTrace",
+    "activation_sites",
+    "active_neurons",
+    "associated_class",
+    "distance_from_init",
+    "evaluation_mode",
+    "hessian_trace",
+    "observe",
+    "trainable_parameters",
+]

@@ -1,0 +1,63 @@
+"""How many neurons fire."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def firing(preactivations: Tensor) -> Tensor:
+    """Which units are active: pre-activation > 0. (B, …) to boolean (B, units)."""
+    return preactivations.flatten(1) > 0
+
+
+def active_neurons(preactivations: Tensor) -> float:
+    """Typical number of active neurons: the mean over examples of the number of active units.
+
+    Args:
+        preactivations: Pre-activations of one layer, shape (B, …); all but the first dimension are units.
+
+    Example:
+        >>> active_neurons(torch.tensor([[1.0, -1.0, 2.0], [-1.0, -1.0, 0.5]]))
+        1.5
+    """
+    return firing(preactivations).sum(1).double().mean().item()
+
+
+class ActiveCount(NamedTuple):
+    """Typical number of active neurons of one layer, as a count and as a fraction of its units."""
+
+    count: float
+    fraction: float
+
+
+class ActiveNeurons(Metric):
+    """`active_neurons` accumulated over batches, exact: integer counts, summed over processes.
+
+    Args:
+        num_units: Units of the layer (channels × height × width for a convolution).
+
+    Attributes:
+        fired: On how many examples each unit was active, shape (units,), int64.
+        examples: Number of examples seen, int64.
+    """
+
+    full_state_update = False
+    fired: Tensor
+    examples: Tensor
+
+    def __init__(self, num_units: int) -> None:
+        super().__init__()
+        self.add_state("fired", torch.zeros(num_units, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("examples", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preactivations: Tensor) -> None:
+        """Adds a batch of pre-activations, shape (B, …)."""
+        self.fired += firing(preactivations).sum(0)
+        self.examples += len(preactivations)
+
+    def compute(self) -> ActiveCount:
+        """Count and fraction over all examples so far; NaN before the first."""
+        count = (self.fired.sum().double() / self.examples).item()
+        return ActiveCount(count, count / len(self.fired))

@@ -1,0 +1,137 @@
+"""How many neurons belong to one class."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torchmetrics import Metric
+
+from lnsgd.measures.active_neurons import firing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def associated_class(firings: Tensor, threshold: float = 2.0) -> Tensor:
+    """The class each unit is associated with, or −1 (Cornacchia et al., §6.2: digit-associated neurons).
+
+    A unit is associated with class c if it fires at least ``threshold`` times as much for c as for
+    any other class. A unit that never fires is associated with none.
+
+    Args:
+        firings: How much each unit fires for each class, shape (C, units), C ≥ 2: counts or rates.
+        threshold: At least 1.
+
+    Returns:
+        Class indices (units,), int64.
+
+    Raises:
+        ValueError: threshold below 1, where a unit could have two classes; fewer than two classes.
+
+    Example:
+        >>> associated_class(torch.tensor([[4, 4, 0], [2, 3, 0]]))
+        tensor([ 0, -1, -1])
+    """
+    if threshold < 1:
+        raise ValueError(f"threshold = {threshold} is below 1; a neuron could then belong to two classes")
+    if len(firings) < 2:
+        raise ValueError(f"firings of {len(firings)} class; association compares at least two classes")
+    top, classes = firings.topk(2, dim=0)
+    associated = (top[0] > 0) & (top[0] >= threshold * top[1])
+    return torch.where(associated, classes[0], -1)
+
+
+class Association(NamedTuple):
+    """Class-associated neurons of one layer, as a count and as a fraction of its units."""
+
+    count: int
+    fraction: float
+
+
+class ClassAssociation(Metric):
+    """`associated_class` accumulated over batches, exact: integer counts, summed over processes.
+
+    Args:
+        num_classes: C, at least 2.
+        num_units: Units of the layer.
+        threshold: See `associated_class`.
+        rates: Compare rates per example of a class in place of counts. They differ where classes
+            have different sizes (about 10 % of the neurons on MNIST).
+
+    Attributes:
+        fired: On how many examples of each class each unit was active, shape (C, units), int64.
+        examples: Number of examples of each class, shape (C,), int64.
+    """
+
+    full_state_update = False
+    fired: Tensor
+    examples: Tensor
+
+    def __init__(self, num_classes: int, num_units: int, threshold: float = 2.0, rates: bool = False) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.rates = rates
+        self.add_state("fired", torch.zeros(num_classes, num_units, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("examples", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, preactivations: Tensor, labels: Tensor) -> None:
+        """Adds a batch of pre-activations (B, …) with their labels (B,), int64."""
+        with torch.autocast(preactivations.device.type, enabled=False):
+            members = one_hot(labels, len(self.examples)).float()
+            # 0/1 products summed in float32 are exact up to 2²⁴ examples a batch.
+            self.fired += (members.T @ firing(preactivations).float()).long()
+        self.examples += members.sum(0).long()
+
+    def firings(self) -> Tensor:
+        """What is compared: counts, or rates per example of the class; shape (C, units), float64."""
+        counts = self.fired.double()
+        return counts / self.examples.clamp(min=1).unsqueeze(1) if self.rates else counts
+
+    def classes(self) -> Tensor:
+        """The class of each unit, or −1; shape (units,)."""
+        return associated_class(self.firings(), self.threshold)
+
+    def compute(self) -> Association:
+        """Number and fraction of associated units over all examples so far."""
+        count = int((self.classes() >= 0).sum())
+        return Association(count, count / self.fired.shape[1])
+
+    def histograms(self, neurons: int = 30) -> "Figure":
+        """Firing histograms of the layer's first neurons, bars of the associated class in red."""
+        return plot_histograms(self.firings()[:, :neurons].cpu(), self.classes()[:neurons].cpu())
+
+
+def draw_histogram(axis: "Axes", firings: Tensor, associated: int) -> None:
+    """One neuron's firings per class, shape (C,), as bars; the associated class (or −1: none) in red."""
+    colors = ["tab:red" if c == associated else "0.6" for c in range(len(firings))]
+    axis.bar(range(len(firings)), firings.tolist(), color=colors)
+    axis.set_xticks(range(len(firings)))
+    axis.tick_params(labelsize=5, length=0, pad=1)
+    axis.set_yticks([])
+    axis.spines[["top", "right", "left"]].set_visible(False)
+
+
+def plot_histograms(firings: Tensor, classes: Tensor, columns: int = 10) -> "Figure":
+    """A page of small bar charts, one per neuron: firings per class (Cornacchia et al., Fig. 6).
+
+    Args:
+        firings: Shape (C, neurons).
+        classes: Associated class of each neuron or −1, shape (neurons,); its bar is red.
+        columns: Charts in a row.
+    """
+    from matplotlib.figure import Figure
+
+    neurons = firings.shape[1]
+    columns = min(columns, neurons)
+    rows = -(-neurons // columns)
+    figure = Figure(figsize=(1.2 * columns, 1.1 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unit, axis in enumerate(axes):
+        if unit >= neurons:
+            axis.set_axis_off()
+            continue
+        draw_histogram(axis, firings[:, unit], int(classes[unit]))
+        axis.set_title(f"neuron {unit}", fontsize=7, pad=2)
+    return figure

@@ -1,0 +1,75 @@
+"""Activation sites: the modules whose inputs are pre-activations."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from lnsgd.models.activations import CubicPlusLinear
+
+ACTIVATION_TYPES: tuple[type[nn.Module], ...] = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Softplus,
+    nn.Tanh,
+    nn.Sigmoid,
+    CubicPlusLinear,
+)
+
+
+def activation_sites(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
+    """Activation sites of a model by name, in the order of ``model.named_modules()``.
+
+    Activations called as functions (``F.relu``) are not modules and cannot be found.
+
+    Args:
+        model: Any module. One wrapped by ``torch.compile`` must be unwrapped first: compiled code
+            ignores hooks that are added later.
+        patterns: Shell-style patterns of module names (``activations.*``, ``layer3.*.relu``); modules
+            of any type may match. By default all modules of an `ACTIVATION_TYPES` type.
+
+    Raises:
+        ValueError: nothing matches, or one of the patterns does not; the message lists the modules.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    if patterns is None:
+        sites = {name: module for name, module in modules.items() if isinstance(module, ACTIVATION_TYPES)}
+        if not sites:
+            raise ValueError(
+                f"no activation module in {type(model).__name__}; name sites by pattern among: {_listed(modules)}"
+            )
+        return sites
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in modules):
+            raise ValueError(f"layer pattern {pattern!r} matches no module; the modules are: {_listed(modules)}")
+    return {name: m for name, m in modules.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def _listed(modules: Mapping[str, nn.Module]) -> str:
+    return ", ".join(f"{name} ({type(module).__name__})" for name, module in modules.items())
+
+
+@contextmanager
+def observe(sites: Mapping[str, nn.Module], observer: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Calls ``observer(name, preactivations)`` at each forward pass through a site.
+
+    The tensor may be overwritten by an in-place activation right after the call: use it at once.
+    """
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: observer(name, inputs[0].detach())
+
+    with ExitStack() as stack:
+        for name, module in sites.items():
+            stack.callback(module.register_forward_pre_hook(hook(name)).remove)
+        yield

@@ -1,0 +1,7 @@
+"""Plain ``nn.Module`` networks: no Lightning, no noise, no replicas."""
+
+from lnsgd.models.activations import CubicPlusLinear
+from lnsgd.models.init import HeNormal, Initializer, TorchDefault, Uniform, XavierNormal
+from lnsgd.models.mlp import MLP
+
+__all__ = ["MLP", "CubicPlusLinear", "HeNormal", "Initializer", "TorchDefault", "Uniform", "XavierNormal"]

@@ -1,0 +1,78 @@
+"""Initializations of a linear layer, each named and documented.
+
+An initializer fills weight (out, in) and bias (out,) of one layer in place. All draw from the
+generator they are given, or from torch's global one (see `lnsgd.rng.forked`) where it is ``None``.
+"""
+
+from abc import ABC, abstractmethod
+from math import sqrt
+
+import torch
+from torch import nn
+
+
+class Initializer(ABC):
+    """Interface of an initializer; any subclass can be named in a config by its class path."""
+
+    @abstractmethod
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place."""
+
+
+class TorchDefault(Initializer):
+    """PyTorch's default: weight and bias both U[−1/√fan_in, 1/√fan_in]."""
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place."""
+        Uniform(1 / sqrt(layer.in_features), biases=True)(layer, generator)
+
+
+class XavierNormal(Initializer):
+    """Glorot and Bengio: weight N(0, 2/(fan_in + fan_out)), bias 0 (Nagarajan and Kolter's choice)."""
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place."""
+        nn.init.xavier_normal_(layer.weight, generator=generator)
+        _zero_bias(layer)
+
+
+class HeNormal(Initializer):
+    """He et al.: weight N(0, 2/fan_in), bias 0."""
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place."""
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        _zero_bias(layer)
+
+
+class Uniform(Initializer):
+    """Weight U[−bound, bound]; bias 0, or from the same interval.
+
+    Args:
+        bound: Half-width of the interval. √3 gives unit variance (Cornacchia et al.'s default).
+        biases: Whether biases are drawn too.
+
+    Raises:
+        ValueError: bound not positive.
+    """
+
+    def __init__(self, bound: float, biases: bool = False) -> None:
+        if not bound > 0:
+            raise ValueError(f"Uniform: bound = {bound}; the half-width of the interval must be > 0")
+        self.bound = bound
+        self.biases = biases
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place."""
+        nn.init.uniform_(layer.weight, -self.bound, self.bound, generator=generator)
+        if layer.bias is None:
+            return
+        if self.biases:
+            nn.init.uniform_(layer.bias, -self.bound, self.bound, generator=generator)
+        else:
+            nn.init.zeros_(layer.bias)
+
+
+def _zero_bias(layer: nn.Linear) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,96 @@
+"""Fully connected networks."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lnsgd.models.activations import CubicPlusLinear
+from lnsgd.models.init import Initializer, TorchDefault
+
+ActivationName = Literal["relu", "tanh", "logistic", "cubic"]
+
+_ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
+    "relu": lambda nu: nn.ReLU(),
+    "tanh": lambda nu: nn.Tanh(),
+    "logistic": lambda nu: nn.Sigmoid(),
+    "cubic": CubicPlusLinear,
+}
+
+
+class MLP(nn.Module):
+    """Fully connected network: linear layers with an activation after each but the last.
+
+    Linear layers are ``layers.0``, ``layers.1``, …; every activation site is a module of its own,
+    ``activations.0``, ``activations.1``, …, whose input is the pre-activation of that layer.
+
+    Args:
+        widths: Units per layer, input and output included: ``[784, 600, 10]`` has 600 hidden units.
+        bias: Whether layers have biases.
+        activation: ``relu``, ``tanh``, ``logistic`` (the sigmoid 1/(1+e⁻ᶻ)) or ``cubic`` (z³ + νz).
+        nu: Coefficient ν of the cubic activation; without effect on the others.
+        init: Initializer of every layer, or a list with one per layer; by default `TorchDefault`.
+        train_layers: Indices of the linear layers that are trained (negative ones count from the
+            last); the others keep their initial weights. By default all are trained.
+
+    Raises:
+        ValueError: fewer than two widths, a width below 1, an unknown activation, a list of
+            initializers of the wrong length, or an index of a layer that does not exist.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        bias: bool = True,
+        activation: ActivationName = "relu",
+        nu: float = 0.1,
+        init: Initializer | list[Initializer] | None = None,
+        train_layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        widths = list(widths)
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(f"MLP: widths = {widths}; give at least input and output width, each >= 1")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"MLP: activation = {activation!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
+        self.layers = nn.ModuleList(
+            nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias) for n_in, n_out in zip(widths, widths[1:])
+        )
+        self.activations = nn.ModuleList(_ACTIVATIONS[activation](nu) for _ in widths[2:])
+        self._initializers = init if isinstance(init, list) else [init or TorchDefault()] * len(self.layers)
+        if len(self._initializers) != len(self.layers):
+            raise ValueError(
+                f"MLP: {len(self._initializers)} initializers for {len(self.layers)} layers; give one, or one per layer"
+            )
+        self.reset_parameters()
+        self._freeze_all_but(train_layers)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws all weights anew, layer by layer from the input on.
+
+        Args:
+            generator: Source of randomness; torch's global generator where it is ``None``.
+        """
+        for layer, initialize in zip(self.layers, self._initializers):
+            initialize(layer, generator)
+
+    def _freeze_all_but(self, train_layers: Sequence[int] | None) -> None:
+        if train_layers is None:
+            return
+        depth = len(self.layers)
+        wrong = [i for i in train_layers if not -depth <= i < depth]
+        if wrong or not train_layers:
+            raise ValueError(
+                f"MLP: train_layers = {list(train_layers)}; give one or more of 0 to {depth - 1} (or -{depth} to -1)"
+            )
+        trained = {i % depth for i in train_layers}
+        for i, layer in enumerate(self.layers):
+            layer.requires_grad_(i in trained)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (B, C) of inputs (B, …), which are flattened."""
+        x = x.flatten(1)
+        for layer, activation in zip(self.layers, self.activations):
+            x = activation(layer(x))
+        return self.layers[-1](x)

@@ -1,0 +1,44 @@
+"""Sums over the examples of an epoch."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lnsgd.losses import predicted_classes
+
+
+class ClassificationTotals(Metric):
+    """Mean loss, accuracy on clean labels and realized flip rate, from sums over examples and processes."""
+
+    full_state_update = False
+    loss: Tensor
+    correct: Tensor
+    flipped: Tensor
+    examples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        for count in ("correct", "flipped", "examples"):
+            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            losses: Loss of each example, shape (B,).
+            outputs: Network outputs (B, C) or (B, 1).
+            labels: Clean labels (B,).
+            targets: Hard targets (B,) trained on; where they differ from the labels, a label was flipped.
+        """
+        self.loss += losses.sum()
+        self.correct += (predicted_classes(outputs) == labels).sum()
+        self.examples += len(labels)
+        if targets is not None and targets is not labels:
+            self.flipped += (targets != labels).sum()
+
+    def compute(self) -> dict[str, float]:
+        """``loss``, ``accuracy`` and ``flip_rate`` over all examples so far."""
+        n = self.examples.item()
+        sums = {"loss": self.loss, "accuracy": self.correct, "flip_rate": self.flipped}
+        return {name: total.item() / n if n else float("nan") for name, total in sums.items()}

@@ -1,0 +1,75 @@
+"""What a run leaves on disk, and how files are written: whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; renamed to it at the end, removed if the writer fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config; ``lnsgd fit --config`` runs it again."""
+        return self.path / "config.yaml"
+
+    @property
+    def init(self) -> Path:
+        """The initial weights θ₀ and buffers."""
+        return self.path / "init.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """Everything logged, a row per step."""
+        return self.path / "metrics.csv"
+
+    @property
+    def measures(self) -> Path:
+        """Every measure, a row per number."""
+        return self.path / "measures.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints; the newest is ``last.ckpt``."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the pictures."""
+        return self.path / "figures"
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> "RunFolder | None":
+        """The run that a checkpoint lies in, if it lies in one."""
+        run = cls(checkpoint.resolve().parent.parent)
+        return run if run.checkpoints.name == checkpoint.parent.name and run.config.exists() else None
+
+    def check_writable(self) -> None:
+        """Raises OSError with one clear line where the folder cannot be made or written to."""
+        existing = next(p for p in (self.path, *self.path.resolve().parents) if p.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise OSError(
+                f"cannot write to {self.path}: {existing} is not a folder you may write to; give another --run_dir"
+            )

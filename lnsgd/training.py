@@ -1,0 +1,174 @@
+"""From a config to a finished run: ``lnsgd fit``, ``validate`` and ``test``."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+import lnsgd.data
+import lnsgd.label_noise
+import lnsgd.losses
+import lnsgd.models
+import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
+from lnsgd import rng
+from lnsgd.callbacks.run_record import RunRecord
+from lnsgd.loggers import CSVLogger, WandbLogger
+from lnsgd.run_folder import RunFolder
+
+# A progress bar that is redrawn at every step costs a third of a small network's training time.
+_BAR_REFRESH_STEPS = 20
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI with a folder per run, keyed initialization and one seed for everything.
+
+    Args:
+        args: Command line after ``lnsgd``, such as ``["fit", "--config", "configs/mnist.yaml"]``.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self.run_folder: RunFolder | None = None
+        quiet = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={**quiet, **{name: quiet for name in self.subcommands()}},
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The Trainer methods that are commands."""
+        offered = LightningCLI.subcommands()
+        return {name: offered[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's folder, and the one seed."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of the run; by default runs/<name of the config>, with a number where that is taken.",
+        )
+        for target in ("model.init_args.seed", "data.init_args.seed"):
+            parser.link_arguments("seed_everything", target, compute_fn=_fixed_seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Settles where the run goes, before anything is built."""
+        config = self.config[self.subcommand]
+        checkpoint = config.get("ckpt_path")
+        if self.subcommand == "fit":
+            self.run_folder = _choose_folder(config.get("run_dir"), checkpoint, _config_name(config))
+            if checkpoint == "last":
+                config.ckpt_path = str(self.run_folder.last_checkpoint)
+        if config.ckpt_path and not Path(config.ckpt_path).exists():
+            raise ValueError(f"ckpt_path = {config.ckpt_path}: there is no such checkpoint")
+        _set_save_dir(config.trainer.logger, self.run_folder)
+
+    def instantiate_classes(self) -> None:
+        """Builds everything with the global generators keyed by (seed, "init")."""
+        with rng.forked(_fixed_seed(self.config[self.subcommand].seed_everything), "init"):
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The configured Trainer, with what every run has: CSV, checkpoints and its record."""
+        settings = self.config_init[self.subcommand].trainer
+        callbacks = list(settings.callbacks or [])
+        loggers = _as_list(settings.logger)
+        if settings.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
+            callbacks.append(TQDMProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
+        if self.run_folder is not None and not settings.fast_dev_run:
+            resume = self.config[self.subcommand].ckpt_path is not None
+            loggers.insert(0, CSVLogger(str(self.run_folder.path), resume))
+            callbacks.append(RunRecord(self.run_folder, self._resolved_config(), self._settings()))
+            if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
+                callbacks.append(ModelCheckpoint(filename="{epoch}-{step}", save_last=True))
+            kwargs["default_root_dir"] = str(self.run_folder.path)
+        return super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
+
+    def finish(self) -> None:
+        """Ends the loggers that need it."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.finish()
+
+    def _resolved_config(self) -> str:
+        config = copy.deepcopy(self.config[self.subcommand])
+        config.pop("config", None)
+        config.run_dir = config.ckpt_path = None  # another run goes to another folder
+        return self._parser(self.subcommand).dump(config, skip_none=False)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = copy.deepcopy(self.config[self.subcommand])
+        settings.pop("config", None)
+        return settings.as_dict()
+
+
+def train(args: list[str]) -> TrainingCLI:
+    """Runs one training command to its end; see `TrainingCLI`."""
+    cli = TrainingCLI(args)
+    cli.finish()
+    return cli
+
+
+def _fixed_seed(seed: bool | int) -> int:
+    if isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed_everything = {seed}; give an integer >= 0, so that the run can be repeated")
+    return seed
+
+
+def _config_name(config: Any) -> str:
+    return Path(str(config.config[-1])).stem if config.get("config") else "run"
+
+
+def _choose_folder(run_dir: str | None, checkpoint: str | None, name: str) -> RunFolder:
+    if checkpoint is not None:
+        run = RunFolder(Path(run_dir)) if run_dir else RunFolder.of_checkpoint(Path(checkpoint))
+        if run is None:
+            raise ValueError(f"ckpt_path = {checkpoint} lies in no run's folder; say where to go on with --run_dir")
+    elif run_dir is not None:
+        run = RunFolder(Path(run_dir))
+        if rank_zero_only.rank == 0 and run.config.exists():
+            raise ValueError(
+                f"run_dir = {run_dir} holds a run already; go on with it (--ckpt_path last), or give another folder"
+            )
+    else:
+        run = _free_folder(Path("runs"), name)
+    run.check_writable()
+    return run
+
+
+def _free_folder(parent: Path, name: str) -> RunFolder:
+    number, run = 1, RunFolder(parent / name)
+    while run.config.exists():
+        number += 1
+        run = RunFolder(parent / f"{name}-{number}")
+    return run
+
+
+def _set_save_dir(loggers: Any, run: RunFolder | None) -> None:
+    for logger in _as_list(loggers):
+        arguments = logger.get("init_args") if hasattr(logger, "get") else None
+        if run is not None and arguments is not None and arguments.get("save_dir") in (None, ".", os.curdir):
+            arguments["save_dir"] = str(run.path)
+
+
+def _as_list(loggers: Logger | list[Logger] | bool | None) -> list[Any]:
+    if loggers is None or isinstance(loggers, bool):
+        return []
+    return list(loggers) if isinstance(loggers, list) else [loggers]
+
+
+def _has(callbacks: list[Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
