@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pytorch_lightning import LightningModule, Trainer
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lnsgd import measures
@@ -21,8 +22,8 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
     """Logs the class-associated neurons of every activation site, see `lnsgd.measures.ClassAssociation`.
 
     Logs ``associated_count/<split>/<layer>`` and ``associated_fraction/<split>/<layer>``. At the end of
-    training it draws the firing histograms of each site on the first split into the run's
-    ``figures/``, and sends them to loggers that take images.
+    training it keeps the firings of each site on the first split in ``firings.safetensors``, draws
+    their histograms into the run's ``figures/``, and sends those to loggers that take images.
 
     Args:
         threshold: A neuron belongs to a class for which it fires at least this many times as much.
@@ -66,15 +67,17 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
         ]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the firing histograms of the trained network."""
-        if self.histograms == 0:
+        """Keeps the firings of the trained network and draws their histograms."""
+        run, split = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)), self.splits[0]
+        metrics = self.metrics(trainer, pl_module, split)
+        if not trainer.is_global_zero:
             return
-        folder = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)).figures
-        for layer, metric in self.metrics(trainer, pl_module, self.splits[0]).items():
-            if trainer.is_global_zero:
-                figure = metric.histograms(self.histograms)
-                _save(figure, folder / f"firing_histograms_{layer}.png")
-                _send(trainer, f"firing_histograms/{self.splits[0]}/{layer}", figure)
+        with whole_file(run.firings) as part:
+            save_file({layer: metric.fired.cpu() for layer, metric in metrics.items()}, part)
+        for layer, metric in metrics.items() if self.histograms else ():
+            figure = metric.histograms(self.histograms)
+            _save(figure, run.figures / f"firing_histograms_{layer}.png")
+            _send(trainer, f"firing_histograms/{split}/{layer}", figure)
 
 
 def _save(figure: "Figure", path: Path) -> None:
@@ -83,11 +86,12 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _send(trainer: Trainer, name: str, figure: "Figure") -> None:
+    takers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+    if not takers:
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    image = np.asarray(canvas.buffer_rgba())
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            logger.log_image(name, [image], step=trainer.global_step)
+    for logger in takers:
+        logger.log_image(name, [np.asarray(canvas.buffer_rgba())], step=trainer.global_step)

@@ -1,6 +1,11 @@
-"""Leaves in the run's folder what is needed to run it again: the config and the initial weights."""
+"""Leaves in the run's folder what is needed to run it again, and how it ended."""
 
+import json
+import platform
+from importlib.metadata import version
 from typing import Any
+
+import torch
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
@@ -10,7 +15,9 @@ from lnsgd.run_folder import RunFolder, whole_file
 
 
 class RunRecord(Callback):
-    """Writes ``config.yaml`` and ``init.safetensors`` when training starts, and the config to loggers.
+    """Writes ``config.yaml`` and ``init.safetensors`` when training starts, ``finished.json`` when it ends.
+
+    Loggers get the config too.
 
     Args:
         run: The run's folder.
@@ -34,3 +41,22 @@ class RunRecord(Callback):
                 save_file(weights, part)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.settings)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says that the run reached its end, and what it ran on."""
+        if trainer.interrupted:
+            return
+        ended = {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "device": _device_name(trainer.strategy.root_device),
+            "processes": trainer.world_size,
+            "versions": {name: version(name) for name in ("lnsgd", "torch", "pytorch-lightning")},
+        }
+        with whole_file(self.run.finished) as part:
+            part.write_text(json.dumps(ended, indent=2) + "\n")
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

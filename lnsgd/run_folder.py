@@ -1,6 +1,7 @@
 """What a run leaves on disk, and how files are written: whole or not at all."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,16 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def firings(self) -> Path:
+        """How often each unit of each activation site fired for each class, at the end of training."""
+        return self.path / "firings.safetensors"
+
+    @property
+    def finished(self) -> Path:
+        """Written when training has reached its end: steps, device, versions."""
+        return self.path / "finished.json"
+
+    @property
     def figures(self) -> Path:
         """Folder of the pictures."""
         return self.path / "figures"
@@ -68,8 +79,12 @@ class RunFolder:
 
     def check_writable(self) -> None:
         """Raises OSError with one clear line where the folder cannot be made or written to."""
-        existing = next(p for p in (self.path, *self.path.resolve().parents) if p.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
             raise OSError(
-                f"cannot write to {self.path}: {existing} is not a folder you may write to; give another --run_dir"
-            )
+                f"cannot write to {self.path}: {existing} is not a folder you may write to ({error.strerror}); "
+                "give another folder"
+            ) from error

@@ -1,15 +1,19 @@
 """From a config to a finished run: ``lnsgd fit``, ``validate`` and ``test``."""
 
 import copy
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lnsgd.data
 import lnsgd.label_noise
@@ -23,6 +27,15 @@ from lnsgd.run_folder import RunFolder
 
 # A progress bar that is redrawn at every step costs a third of a small network's training time.
 _BAR_REFRESH_STEPS = 20
+
+# Advice of Lightning that does not apply here.
+_IRRELEVANT_WARNINGS = (
+    "LightningCLI's args parameter is intended",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+_IRRELEVANT_INFO = ("💡", "TPU available")
 
 
 class TrainingCLI(LightningCLI):
@@ -72,6 +85,7 @@ class TrainingCLI(LightningCLI):
             self.run_folder = _choose_folder(config.get("run_dir"), checkpoint, _config_name(config))
             if checkpoint == "last":
                 config.ckpt_path = str(self.run_folder.last_checkpoint)
+        _check_devices(config.trainer.accelerator, config.trainer.devices)
         if config.ckpt_path and not Path(config.ckpt_path).exists():
             raise ValueError(f"ckpt_path = {config.ckpt_path}: there is no such checkpoint")
         _set_save_dir(config.trainer.logger, self.run_folder)
@@ -116,10 +130,38 @@ class TrainingCLI(LightningCLI):
 
 
 def train(args: list[str]) -> TrainingCLI:
-    """Runs one training command to its end; see `TrainingCLI`."""
-    cli = TrainingCLI(args)
-    cli.finish()
+    """Runs one training command to its end; see `TrainingCLI`.
+
+    Raises:
+        ValueError, argparse.ArgumentError: the config is wrong.
+        OSError: data is missing, or the run's folder cannot be written to.
+    """
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_relevant)
+    with warnings.catch_warnings():
+        for message in _IRRELEVANT_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            cli = TrainingCLI(args)
+        except MisconfigurationException as error:
+            raise ValueError(str(error)) from error
+        cli.finish()
     return cli
+
+
+def _relevant(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_IRRELEVANT_INFO)
+
+
+def _check_devices(accelerator: str, devices: str | int | list[int]) -> None:
+    """Lightning starts any number of CPU processes, and says of a GPU only that there is none."""
+    number = int(devices) if str(devices).lstrip("-").isdigit() else None
+    gpus = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") and not gpus:
+        raise ValueError(f"trainer.accelerator = {accelerator}: torch sees no GPU here; use cpu or auto")
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus)
+    available, kind = (gpus, "GPUs") if on_gpu else (os.cpu_count() or 1, "CPU cores")
+    if number is not None and number != -1 and not 1 <= number <= available:
+        raise ValueError(f"trainer.devices = {devices}: this machine has {available} {kind}; give 1 to {available}")
 
 
 def _fixed_seed(seed: bool | int) -> int:

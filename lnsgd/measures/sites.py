@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lnsgd.models.activations import CubicPlusLinear
 
@@ -56,7 +57,8 @@ def activation_sites(model: nn.Module, patterns: Sequence[str] | None = None) ->
 
 
 def _listed(modules: Mapping[str, nn.Module]) -> str:
-    return ", ".join(f"{name} ({type(module).__name__})" for name, module in modules.items())
+    leaves = {n: m for n, m in modules.items() if not isinstance(m, Metric) and next(m.children(), None) is None}
+    return ", ".join(f"{name} ({type(module).__name__})" for name, module in leaves.items())
 
 
 @contextmanager

@@ -79,8 +79,6 @@ class Classifier(LightningModule):
         loss = losses.sum() * (self.trainer.world_size / global_size)
         hard = targets if self.label_noise.targets == "hard" else None
         self._totals("train").update(losses.detach(), outputs.detach(), labels, hard)
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
-            self.log("train/batch_loss", loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
     def noisy_targets(self, labels: Tensor, global_size: int, num_classes: int, batch_idx: int) -> Tensor:
@@ -94,6 +92,13 @@ class Classifier(LightningModule):
         everyones = labels.new_zeros(global_size)
         everyones[rank::world_size] = labels
         return self.label_noise(everyones, generator, num_classes)[rank::world_size]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs the loss of the global batch."""
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            loss = self.trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
+            named = {"train/batch_loss": loss.item()}
+            log_scalars(self, named, prog_bar=named)
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Adds a validation batch."""

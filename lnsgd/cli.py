@@ -1,0 +1,52 @@
+"""The command ``lnsgd``."""
+
+import os
+import sys
+from argparse import ArgumentError
+
+from lnsgd.messages import one_line
+
+USAGE = """\
+usage: lnsgd <command> [options]
+
+  fit        train: lnsgd fit --config configs/mnist.yaml --model.label_noise.p 0.1
+  validate   measure loss and accuracy of a checkpoint on the validation split
+  test       the same on the test split
+  reproduce  a figure of a paper, with its claims: lnsgd reproduce list
+
+lnsgd <command> --help shows the options of a command.
+With LNSGD_DEBUG=1 in the environment an error shows where it was raised.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one command. Bad input ends with one line on stderr and exit code 2."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return
+    try:
+        _run(args)
+    except (ArgumentError, ValueError, OSError) as error:
+        if os.environ.get("LNSGD_DEBUG"):
+            raise
+        print(f"lnsgd: error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _run(args: list[str]) -> None:
+    command = args[0]
+    if command == "--version":
+        from lnsgd import __version__
+
+        print(__version__)
+    elif command == "reproduce":
+        from lnsgd.figures.command import reproduce
+
+        reproduce(args[1:])
+    elif command in ("fit", "validate", "test"):
+        from lnsgd.training import train
+
+        train(args)
+    else:
+        raise ValueError(f"there is no command {command!r}; choose fit, validate, test or reproduce")

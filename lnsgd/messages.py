@@ -1,0 +1,68 @@
+"""Errors as one line that names the value, what is allowed and the remedy."""
+
+import difflib
+import importlib
+import inspect
+import re
+
+# Lines in which jsonargparse wraps the cause of an error.
+_WRAPPING = re.compile(
+    r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value type: |Given value: "
+    r"|Expected a <class 'NoneType'>|Problem with given class_path|Parser key \"[^\"]*\":$|Validation failed: .*:$)"
+)
+
+
+def one_line(error: BaseException) -> str:
+    """The cause of an error in one line.
+
+    The parser reports a nested error as a tree over a dozen lines; its cause is the first leaf.
+    """
+    text = str(error) or type(error).__name__
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip()]
+    causes = [line for line in lines if not _WRAPPING.match(line)]
+    keys = re.findall(r"Parser key \"([^\"]*)\":", text)
+    classes = re.findall(r"Problem with given class_path '([^']*)'", text)
+    where, cause = ".".join(keys), re.sub(r"^Parser key \"([^\"]*)\": ", r"\1: ", (causes or lines)[0])
+    if unknown := re.match(r"(?:Option '|unrecognized arguments: --)([\w.]+)", cause):
+        return _unknown_option(unknown[1], where, classes)
+    if cause.startswith("Expected a") and (value := re.search(r"Given value: (.*)", text)):
+        given = re.sub(r"NestedArg\(key='[^']*', val='(.*)'\)", r"\1", value[1])
+        return f"{where} = {given}: {_expected(causes)}"
+    return cause if len(lines) > 1 else " ".join(cause.split())
+
+
+def _expected(causes: list[str]) -> str:
+    """``Expected a <class 'int'>`` or ``Expected a typing.Literal['a', 'b']. …``, in plain words."""
+    kinds: dict[str, None] = {}
+    for cause in causes:
+        if literal := re.search(r"Literal\[([^\]]*)\]", cause):
+            kinds[literal[1].replace("'", "").replace(",", " or")] = None
+        elif kind := re.search(r"<class '([^']*)'>", cause):
+            kinds[kind[1]] = None
+        elif "dot import path" in cause or "accessible" in cause:
+            kinds["the name or import path of a class"] = None
+    return f"expected {' or '.join(kinds)}"
+
+
+def _unknown_option(option: str, where: str, classes: list[str]) -> str:
+    if not classes:
+        return f"there is no option --{option}; `lnsgd fit --help` lists them"
+    name, accepted = option.split(".")[0], _parameters(classes[-1])
+    close = difflib.get_close_matches(name, accepted, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it takes: {', '.join(accepted) or 'none'}"
+    return f"{where}: {classes[-1]} has no option {name!r}; {hint}"
+
+
+def _parameters(class_path: str) -> list[str]:
+    """Names of a constructor's parameters, those that it passes on to its bases included."""
+    module, _, name = class_path.rpartition(".")
+    names: dict[str, None] = {}
+    for base in inspect.getmro(getattr(importlib.import_module(module), name)):
+        if "__init__" not in vars(base) or base is object:
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names.update(dict.fromkeys(p.name for p in parameters if p.kind in named))
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return list(names)
