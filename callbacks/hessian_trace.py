@@ -4,7 +4,6 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-
 from lnsgd import measures, rng
 from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches
 from lnsgd.callbacks.measurements import Measurement

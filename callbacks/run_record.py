@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import save_file

@@ -6,7 +6,7 @@ Schedule = Callable[[int], bool]
 
 
 def every(n: int) -> Schedule:
-    """At n, 2n, 3n, …
+    """True at n, 2n, 3n and so on.
 
     Raises:
         ValueError: n below 1.
@@ -17,13 +17,13 @@ def every(n: int) -> Schedule:
 
 
 def at(steps: Collection[int]) -> Schedule:
-    """At the given steps."""
+    """True at the given steps."""
     chosen = frozenset(steps)
     return lambda step: step in chosen
 
 
 def log_spaced(per_decade: int) -> Schedule:
-    """At 10^(k/per_decade), k = 0, 1, …, rounded: steps 1, 2, 5, 10, 22, 46, 100, … for 3 per decade.
+    """True at 10^(k/per_decade), k = 0, 1, …, rounded: for 3 per decade at 1, 2, 5, 10, 22, 46, 100 and so on.
 
     Raises:
         ValueError: ``per_decade`` below 1.

@@ -56,7 +56,7 @@ class TrainingCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={**quiet, **{name: quiet for name in self.subcommands()}},
+            parser_kwargs={**quiet, **dict.fromkeys(self.subcommands(), quiet)},
             args=args,
         )
 

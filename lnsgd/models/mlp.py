@@ -1,6 +1,7 @@
 """Fully connected networks."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -55,7 +56,7 @@ class MLP(nn.Module):
         if activation not in _ACTIVATIONS:
             raise ValueError(f"MLP: activation = {activation!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
         self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias) for n_in, n_out in zip(widths, widths[1:])
+            nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias) for n_in, n_out in pairwise(widths)
         )
         self.activations = nn.ModuleList(_ACTIVATIONS[activation](nu) for _ in widths[2:])
         self._initializers = init if isinstance(init, list) else [init or TorchDefault()] * len(self.layers)
