@@ -28,8 +28,8 @@ class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
 
     def measurements(self, metric: measures.ActiveNeurons, split: Split, layer: str) -> list[Measurement]:
         """Count and fraction of one site."""
-        count, fraction = metric.compute()
+        active = metric.compute()
         return [
-            Measurement("active_count", split, layer, count),
-            Measurement("active_fraction", split, layer, fraction),
+            Measurement("active_count", split, layer, active.count),
+            Measurement("active_fraction", split, layer, active.fraction),
         ]

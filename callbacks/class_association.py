@@ -60,10 +60,10 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
 
     def measurements(self, metric: measures.ClassAssociation, split: Split, layer: str) -> list[Measurement]:
         """Count and fraction of one site."""
-        count, fraction = metric.compute()
+        associated = metric.compute()
         return [
-            Measurement("associated_count", split, layer, count),
-            Measurement("associated_fraction", split, layer, fraction),
+            Measurement("associated_count", split, layer, associated.count),
+            Measurement("associated_fraction", split, layer, associated.fraction),
         ]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -44,8 +44,10 @@ def _check_probability(p: float, noise: str) -> None:
 
 
 def _require_classes(labels: Tensor, num_classes: int | None, noise: str) -> int:
-    if num_classes is None or labels.is_floating_point():
+    if labels.is_floating_point():
         raise ValueError(f"{noise} is defined for class labels, not for real targets; use GaussianNoise")
+    if num_classes is None:
+        raise ValueError(f"{noise} needs num_classes, the number of classes to draw from")
     return num_classes
 
 
@@ -126,7 +128,8 @@ class GaussianNoise(LabelNoise):
 
     def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
         """Real targets, (B, C) for class labels, else the labels' shape; see `LabelNoise`."""
-        if num_classes is not None and not labels.is_floating_point():
-            labels = one_hot(labels, num_classes).to(torch.get_default_dtype())
+        if not labels.is_floating_point():
+            classes = _require_classes(labels, num_classes, "GaussianNoise on class labels")
+            labels = one_hot(labels, classes).to(torch.get_default_dtype())
         noise = torch.empty_like(labels).normal_(generator=generator)
         return labels + self.std * noise

@@ -101,6 +101,10 @@ class HingeLoss(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of every example, shape (B,)."""
+        if targets.is_floating_point():
+            raise ValueError(
+                "HingeLoss takes hard targets only; use LogisticLoss, or UniformNoise in place of smoothing"
+            )
         signs = 2 * class_probabilities(outputs, targets) - 1
         return F.relu(self.beta - signs * outputs).sum(-1)
 
@@ -130,8 +134,14 @@ class SquaredLoss(Loss):
 
     @staticmethod
     def _values(outputs: Tensor, targets: Tensor) -> Tensor:
-        if targets.is_floating_point() and targets.shape == outputs.shape:
+        if targets.shape == outputs.shape and targets.is_floating_point():
             return targets
+        two_classes = outputs.shape[-1] == 1 and targets.shape == (len(outputs), 2)
+        if targets.shape != (len(outputs),) and not two_classes:
+            raise ValueError(
+                f"SquaredLoss: targets of shape {tuple(targets.shape)} for outputs of shape {tuple(outputs.shape)}; "
+                "give class indices (B,) or values in the outputs' shape"
+            )
         probabilities = class_probabilities(outputs, targets)
         return 2 * probabilities - 1 if outputs.shape[-1] == 1 else probabilities
 

@@ -5,9 +5,11 @@ stream on every process and after every restart, so nothing has to be saved to r
 no result depends on how many processes ran it.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import index
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,26 +17,28 @@ import torch
 
 Purpose = Literal["init", "order", "noise", "augmentation", "probes", "subset", "corruption"]
 
-# The position of a purpose is part of the key: append, never reorder.
-_PURPOSES: tuple[str, ...] = get_args(Purpose)
+_PURPOSES = get_args(Purpose)
 
-# Layout of the CPU generator's state: a 24-byte header, then 624 words of 32 bits in 64-bit slots.
+# State of a fresh CPU generator: a 24-byte header, 624 words of 32 bits in 64-bit slots, a trailer.
 _MT_WORDS = 624
-_MT_HEADER_BYTES = 24
+_MT_SLOTS = slice(24, 24 + 8 * _MT_WORDS)
+_MT_FRESH = torch.Generator().manual_seed(0).get_state()
 
 
-def _seed_sequence(seed: int, purpose: str, counters: tuple[int, ...]) -> np.random.SeedSequence:
+def _key_bytes(seed: int, purpose: str, counters: tuple[int, ...], length: int) -> bytes:
+    """Uniform bytes that depend on every part of the key, by a cryptographic hash (SHAKE-128)."""
     if purpose not in _PURPOSES:
         raise ValueError(f"purpose {purpose!r} is unknown; choose one of {', '.join(_PURPOSES)}")
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give an integer >= 0")
-    return np.random.SeedSequence(seed, spawn_key=(_PURPOSES.index(purpose), *counters))
+    key = (index(seed), purpose, *map(index, counters))  # an integer of NumPy is written like one of Python
+    return hashlib.shake_128(repr(key).encode()).digest(length)
 
 
 def generator(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for one key.
 
-    On the CPU the whole 19,968-bit state is filled from the key: ``manual_seed`` keeps only 32 bits
+    On the CPU the whole state of the Mersenne Twister is filled from the key: ``manual_seed`` keeps only 32 bits
     there, so that among 10⁵ steps some would share their noise.
 
     Args:
@@ -44,18 +48,17 @@ def generator(seed: int, purpose: Purpose, *counters: int, device: torch.device 
         device: Device the generator draws on. CPU and CUDA streams of one key differ.
 
     Raises:
-        ValueError: Unknown purpose or negative seed.
+        ValueError: unknown purpose or negative seed.
+        TypeError: a part of the key that is not an integer.
     """
-    sequence = _seed_sequence(seed, purpose, counters)
     result = torch.Generator(device)
     if result.device.type != "cpu":
-        return result.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-    state = torch.Generator().manual_seed(0).get_state().numpy()
-    words = sequence.generate_state(_MT_WORDS)
+        return result.manual_seed(int.from_bytes(_key_bytes(seed, purpose, counters, 8), "little"))
+    words = np.frombuffer(_key_bytes(seed, purpose, counters, 4 * _MT_WORDS), "<u4").copy()
     words[0] |= 0x80000000  # an all-zero state is the one state the Mersenne Twister never leaves
-    state[_MT_HEADER_BYTES : _MT_HEADER_BYTES + 8 * _MT_WORDS].view(np.uint64)[:] = words
-    result.set_state(torch.from_numpy(state))
-    return result
+    state = _MT_FRESH.clone()
+    state.numpy()[_MT_SLOTS].view(np.uint64)[:] = words
+    return result.set_state(state)
 
 
 @contextmanager
@@ -78,11 +81,10 @@ def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
     Torch's CPU stream inside is exactly that of ``generator(seed, purpose, *counters)``, so
     ``with forked(seed, "init"): net = AnyModule()`` gives any module a keyed initialization.
     """
-    sequence = _seed_sequence(seed, purpose, counters)
+    small = int.from_bytes(_key_bytes(seed, purpose, counters, 4), "little")
     with preserved():
-        small = int(sequence.generate_state(1)[0])
         random.seed(small)
         np.random.seed(small)
         torch.manual_seed(small)
-        torch.random.default_generator.set_state(generator(seed, purpose, *counters).get_state())
+        torch.default_generator.set_state(generator(seed, purpose, *counters).get_state())
         yield

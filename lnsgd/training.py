@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lnsgd.data
 import lnsgd.label_noise
@@ -154,7 +154,7 @@ def _relevant(record: logging.LogRecord) -> bool:
 
 def _check_devices(accelerator: str, devices: str | int | list[int]) -> None:
     """Lightning starts any number of CPU processes, and says of a GPU only that there is none."""
-    number = int(devices) if str(devices).lstrip("-").isdigit() else None
+    number = int(str(devices)) if str(devices).lstrip("-").isdigit() else None
     gpus = torch.cuda.device_count()
     if accelerator in ("gpu", "cuda") and not gpus:
         raise ValueError(f"trainer.accelerator = {accelerator}: torch sees no GPU here; use cpu or auto")
@@ -181,7 +181,7 @@ def _choose_folder(run_dir: str | None, checkpoint: str | None, name: str) -> Ru
             raise ValueError(f"ckpt_path = {checkpoint} lies in no run's folder; say where to go on with --run_dir")
     elif run_dir is not None:
         run = RunFolder(Path(run_dir))
-        if rank_zero_only.rank == 0 and run.config.exists():
+        if getattr(rank_zero_only, "rank", 0) == 0 and run.config.exists():
             raise ValueError(
                 f"run_dir = {run_dir} holds a run already; go on with it (--ckpt_path last), or give another folder"
             )

@@ -80,9 +80,9 @@ def _claims(runs: Runs) -> list[Claim]:
 
 def _draw(runs: Runs) -> Picture:
     picture = Picture(figsize=(11, 4.2), layout="constrained")
-    left, right = picture.subfigures(1, 2, width_ratios=[1, 1.5], wspace=0.04)
+    left, right = picture.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.5], wspace=0.04)[0]
     _draw_curves(left.subplots(), runs)
-    for part, arm in zip(right.subfigures(2, 1), runs):
+    for part, arm in zip(right.subfigures(2, 1, squeeze=False)[:, 0], runs):
         _draw_histograms(part, arm, runs[arm][0])
     return picture
 

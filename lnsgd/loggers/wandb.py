@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 
@@ -49,7 +49,7 @@ class WandbLogger(LightningWandbLogger):
         id_file.write_text(f"{run.id}\n")
         return run
 
-    def _init_run(self, mode: str | None) -> Any:
+    def _init_run(self, mode: Literal["offline"] | None) -> Any:
         import wandb
 
         settings = wandb.Settings(

@@ -1,6 +1,6 @@
 """How many neurons fire."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ def active_neurons(preactivations: Tensor) -> float:
     return firing(preactivations).sum(1).double().mean().item()
 
 
-class ActiveCount(NamedTuple):
+@dataclass  # not frozen: torchmetrics copies results field by field
+class ActiveCount:
     """Typical number of active neurons of one layer, as a count and as a fraction of its units."""
 
     count: float

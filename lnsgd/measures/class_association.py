@@ -1,6 +1,7 @@
 """How many neurons belong to one class."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ def associated_class(firings: Tensor, threshold: float = 2.0) -> Tensor:
     return torch.where(associated, classes[0], -1)
 
 
-class Association(NamedTuple):
+@dataclass  # not frozen: torchmetrics copies results field by field
+class Association:
     """Class-associated neurons of one layer, as a count and as a fraction of its units."""
 
     count: int

@@ -46,7 +46,7 @@ class MLP(nn.Module):
         bias: bool = True,
         activation: ActivationName = "relu",
         nu: float = 0.1,
-        init: Initializer | list[Initializer] | None = None,
+        init: Initializer | Sequence[Initializer] | None = None,
         train_layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -59,7 +59,8 @@ class MLP(nn.Module):
             nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias) for n_in, n_out in pairwise(widths)
         )
         self.activations = nn.ModuleList(_ACTIVATIONS[activation](nu) for _ in widths[2:])
-        self._initializers = init if isinstance(init, list) else [init or TorchDefault()] * len(self.layers)
+        one = TorchDefault() if init is None else init
+        self._initializers = [one] * len(self.layers) if isinstance(one, Initializer) else list(one)
         if len(self._initializers) != len(self.layers):
             raise ValueError(
                 f"MLP: {len(self._initializers)} initializers for {len(self.layers)} layers; give one, or one per layer"
@@ -74,6 +75,7 @@ class MLP(nn.Module):
             generator: Source of randomness; torch's global generator where it is ``None``.
         """
         for layer, initialize in zip(self.layers, self._initializers):
+            assert isinstance(layer, nn.Linear)
             initialize(layer, generator)
 
     def _freeze_all_but(self, train_layers: Sequence[int] | None) -> None:

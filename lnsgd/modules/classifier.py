@@ -78,7 +78,7 @@ class Classifier(LightningModule):
         # Lightning averages gradients over processes; the factor turns that into the mean over examples.
         loss = losses.sum() * (self.trainer.world_size / global_size)
         hard = targets if self.label_noise.targets == "hard" else None
-        self._totals("train").update(losses.detach(), outputs.detach(), labels, hard)
+        self._totals("train").add(losses.detach(), outputs.detach(), labels, hard)
         return loss
 
     def noisy_targets(self, labels: Tensor, global_size: int, num_classes: int, batch_idx: int) -> Tensor:
@@ -95,7 +95,7 @@ class Classifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Logs the loss of the global batch."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             loss = self.trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
             named = {"train/batch_loss": loss.item()}
             log_scalars(self, named, prog_bar=named)
@@ -124,6 +124,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the sums of an unfinished epoch, so that a resumed one reports all of it."""
         totals, reduce = self._totals("train"), self.trainer.strategy.reduce
+        totals.flush()
         checkpoint["train_totals"] = {
             name: reduce(getattr(totals, name).clone(), reduce_op="sum").cpu() for name in totals._defaults
         }
@@ -142,10 +143,11 @@ class Classifier(LightningModule):
     def _evaluate(self, split: str, batch: Batch | Sequence[Tensor]) -> None:
         inputs, labels = batch[0], batch[1]
         outputs = self(inputs)
-        self._totals(split).update(self.loss(outputs, labels), outputs, labels)
+        self._totals(split).add(self.loss(outputs, labels), outputs, labels)
 
     def _log_totals(self, split: str, names: tuple[str, ...], prog_bar: tuple[str, ...] = ()) -> None:
         totals = self._totals(split)
+        totals.flush()
         values = totals.compute()
         totals.reset()
         named = {f"{split}/{name}": values[name] for name in names}

@@ -6,6 +6,8 @@ from torchmetrics import Metric
 
 from lnsgd.losses import predicted_classes
 
+_BATCHES_AT_ONCE = 32
+
 
 class ClassificationTotals(Metric):
     """Mean loss, accuracy on clean labels and realized flip rate, from sums over examples and processes."""
@@ -18,12 +20,26 @@ class ClassificationTotals(Metric):
 
     def __init__(self) -> None:
         super().__init__()
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.add_state("loss", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         for count in ("correct", "flipped", "examples"):
             self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
-        """Adds a batch.
+    def add(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
+        """`update`, put off until a few batches have come together: for a small network it is not free."""
+        self._waiting.append((losses, outputs, labels, labels if targets is None else targets))
+        if len(self._waiting) >= _BATCHES_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Counts the batches that still wait."""
+        if self._waiting:
+            columns = [torch.cat(column) for column in zip(*self._waiting)]
+            self._waiting.clear()
+            self.update(*columns)
+
+    def update(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor) -> None:
+        """Adds examples.
 
         Args:
             losses: Loss of each example, shape (B,).
@@ -33,9 +49,8 @@ class ClassificationTotals(Metric):
         """
         self.loss += losses.sum()
         self.correct += (predicted_classes(outputs) == labels).sum()
+        self.flipped += (targets != labels).sum()
         self.examples += len(labels)
-        if targets is not None and targets is not labels:
-            self.flipped += (targets != labels).sum()
 
     def compute(self) -> dict[str, float]:
         """``loss``, ``accuracy`` and ``flip_rate`` over all examples so far."""

@@ -1,0 +1,149 @@
+"""What is done to a data set once: classes kept, subsets drawn, labels corrupted."""
+
+from itertools import pairwise
+from math import sqrt
+
+import pytest
+import torch
+from scipy import stats
+from tolerances import STANDARD_ERRORS
+
+from lnsgd.data.tensors import LabelledTensors, corrupt_labels, draw_subset, keep_classes
+
+CLASSES = 10
+
+# A goodness-of-fit test fails on a misfit and on a fit too good to be random.
+FITS = (1e-4, 1 - 1e-4)
+
+
+def numbered(n: int, label_offset: int = 0) -> LabelledTensors:
+    """Example i has the input i, so that it can be followed wherever it goes."""
+    return LabelledTensors(torch.arange(n).view(n, 1), torch.arange(n) % CLASSES + label_offset)
+
+
+def ids(data: LabelledTensors) -> list[int]:
+    return data.inputs[:, 0].tolist()
+
+
+# --- keep_classes ---
+
+
+@pytest.mark.parametrize("classes", [(2, 7), (7, 2), (9, 0, 4), tuple(range(10))], ids=str)
+def test_keep_classes_equals_a_plain_loop(classes):
+    kept = keep_classes(numbered(57), classes)
+    expected = [(i, classes.index(i % CLASSES)) for i in range(57) if i % CLASSES in classes]
+    assert list(zip(ids(kept), kept.labels.tolist())) == expected
+    assert kept.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("classes", [[], [3], [3, 3], [3, 4, 3], [3, 10], [-1, 3]], ids=str)
+def test_keep_classes_refuses(classes):
+    with pytest.raises(ValueError, match=r"classes = .*two or more different ones of \[0, 1, 2"):
+        keep_classes(numbered(57), classes)
+
+
+# --- draw_subset ---
+
+
+@pytest.mark.parametrize("size", [1, 20, 57])
+def test_subset_has_its_size_and_no_example_twice(size):
+    subset = draw_subset(numbered(57), size, seed=3)
+    assert len(subset) == len(set(ids(subset))) == size
+    assert subset.labels.tolist() == [i % CLASSES for i in ids(subset)]
+
+
+def test_subsets_are_nested():
+    subsets = [set(ids(draw_subset(numbered(57), size, seed=3))) for size in range(1, 58)]
+    assert all(small < large for small, large in pairwise(subsets))
+
+
+def test_subset_is_keyed_by_the_seed():
+    first, again, other = (ids(draw_subset(numbered(200), 20, seed)) for seed in (3, 3, 4))
+    assert first == again
+    assert set(first) != set(other)
+
+
+def test_every_example_is_equally_likely_in_a_subset():
+    n, size, seeds = 20, 5, 600
+    drawn = torch.tensor([ids(draw_subset(numbered(n), size, seed)) for seed in range(seeds)])
+    often = torch.bincount(drawn.flatten(), minlength=n)
+    # Without replacement the counts vary less than multinomial ones, by (n − size)/(n − 1).
+    statistic = ((often - seeds * size / n).square() / (seeds * size / n)).sum() * (n - 1) / (n - size)
+    assert FITS[0] < stats.chi2.sf(statistic.item(), n - 1) < FITS[1]
+
+
+@pytest.mark.parametrize("size", [-1, 0, 58])
+def test_subset_refuses_a_size_out_of_range(size):
+    with pytest.raises(ValueError, match=f"subset = {size}; give 1 to 57"):
+        draw_subset(numbered(57), size, seed=0)
+
+
+# --- corrupt_labels ---
+# Where the true labels are 10 to 19 and the drawn ones 0 to 9, each drawn label shows.
+
+
+@pytest.mark.parametrize(("n", "fraction"), [(1000, 0.0), (1000, 0.3), (997, 0.1), (7, 0.5), (1000, 1.0)])
+def test_exactly_so_many_labels_are_drawn(n, fraction):
+    corrupted = corrupt_labels(numbered(n, label_offset=CLASSES), fraction, CLASSES, seed=1)
+    assert (corrupted.labels < CLASSES).sum() == round(fraction * n)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 1.0])
+def test_a_drawn_label_may_be_the_true_one(fraction, classes):
+    n = 20_000
+    clean = LabelledTensors(torch.zeros(n, 1), torch.arange(n) % classes)
+    changed = (corrupt_labels(clean, fraction, classes, seed=1).labels != clean.labels).sum().item()
+    drawn, rate = fraction * n, (classes - 1) / classes
+    assert abs(changed - drawn * rate) < STANDARD_ERRORS * sqrt(drawn * rate * (1 - rate))
+
+
+def test_drawn_labels_are_uniform_and_independent_of_the_true_ones():
+    clean = numbered(20_000, label_offset=CLASSES)
+    corrupted = corrupt_labels(clean, 0.5, CLASSES, seed=2)
+    hit = corrupted.labels < CLASSES
+    pairs = (clean.labels[hit] - CLASSES) * CLASSES + corrupted.labels[hit]
+    table = torch.bincount(pairs, minlength=CLASSES**2).view(CLASSES, CLASSES).numpy()
+    assert FITS[0] < stats.chisquare(table.sum(0)).pvalue < FITS[1]
+    assert FITS[0] < stats.chi2_contingency(table).pvalue < FITS[1]
+
+
+def test_corruption_hits_every_place_of_the_data_alike():
+    n, blocks = 20_000, 20
+    hit = corrupt_labels(numbered(n, label_offset=CLASSES), 0.5, CLASSES, seed=2).labels < CLASSES
+    counts = hit.view(blocks, -1).sum(1).double()
+    # n/2 hits among n places: hypergeometric counts, whose variance is half the multinomial one.
+    statistic = ((counts - counts.mean()).square() / (counts.mean() / 2)).sum().item()
+    assert FITS[0] < stats.chi2.sf(statistic, blocks - 1) < FITS[1]
+
+
+def test_corruption_is_nested_in_the_fraction():
+    clean = numbered(500, label_offset=CLASSES)
+    corrupted = [corrupt_labels(clean, fraction, CLASSES, seed=1).labels for fraction in (0.1, 0.3, 0.31, 1.0)]
+    for less, more in pairwise(corrupted):
+        hit = less < CLASSES
+        assert torch.equal(more[hit], less[hit])
+
+
+def test_corruption_leaves_inputs_and_the_original_alone():
+    clean = numbered(100)
+    corrupted = corrupt_labels(clean, 1.0, CLASSES, seed=1)
+    assert torch.equal(corrupted.inputs, numbered(100).inputs)
+    assert torch.equal(clean.labels, numbered(100).labels)
+    assert corrupted.labels.dtype == torch.int64
+    assert set(corrupted.labels.tolist()) <= set(range(CLASSES))
+
+
+def test_corruption_is_keyed_by_the_seed():
+    clean = numbered(500, label_offset=CLASSES)
+    first, again, other = (corrupt_labels(clean, 0.5, CLASSES, seed).labels for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first < CLASSES, other < CLASSES)
+    both = (first < CLASSES) & (other < CLASSES)
+    assert not torch.equal(first[both], other[both])
+
+
+@pytest.mark.parametrize("fraction", [-0.01, 1.01, float("nan")])
+def test_corruption_refuses_a_fraction_out_of_range(fraction):
+    with pytest.raises(ValueError, match=f"corrupted_fraction = {fraction}"):
+        corrupt_labels(numbered(10), fraction, CLASSES, seed=0)

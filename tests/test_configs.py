@@ -1,0 +1,116 @@
+"""Every YAML below configs/ builds and trains one step."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lnsgd.cli import main
+from lnsgd.data.mnist import IdxImageData
+from lnsgd.run_folder import RunFolder
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+NAMES = [str(path.relative_to(CONFIGS)) for path in FILES]
+
+# Partial configs are meant to be added to an experiment; this is the one they are tried with.
+EXPERIMENT = CONFIGS / "mnist.yaml"
+
+ONE_STEP = [
+    *("--data.subset", "64", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "1"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
+]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In a folder of its own, where W&B keeps everything local."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for kind in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "wandb-home"))
+    yield
+    import wandb
+
+    wandb.teardown()
+
+
+def read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+def data_class(path: Path) -> str:
+    data = read(path if "data" in read(path) else EXPERIMENT)["data"]
+    return data if isinstance(data, str) else data["class_path"]
+
+
+def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options that make do without a download."""
+    name = data_class(path).rpartition(".")[2]
+    if name == "MNIST":
+        return ["--data.source", "sample"]
+    if name == "FashionMNIST":
+        monkeypatch.setattr(IdxImageData, "sizes", {"train": 100, "t10k": 50})
+        write_idx(folder / name / "raw", IdxImageData.sizes)
+        return ["--data.data_dir", str(folder)]
+    raise AssertionError(f"{path.name}: say here where test data for {name} comes from")
+
+
+def write_idx(folder: Path, sizes: dict[str, int]) -> None:
+    """Random images of ten classes in MNIST's official layout."""
+    draw = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for part, n in sizes.items():
+        images, labels = draw.integers(0, 256, (n, 28, 28), np.uint8), draw.integers(0, 10, n, np.uint8)
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = np.array([8 * 256 + values.ndim, *values.shape], ">u4").tobytes()
+            (folder / f"{part}-{kind}-ubyte").write_bytes(header + values.tobytes())
+
+
+def skip_without_devices(path: Path) -> None:
+    trainer = read(path).get("trainer", {})
+    if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+
+def run(path: Path, args: list[str]) -> None:
+    if read(path).get("trainer", {}).get("devices", 1) == 1:
+        main(args)
+        return
+    # The processes of "ddp" start the command anew, so it must be lnsgd and not pytest.
+    command = [str(Path(sys.executable).with_name("lnsgd")), *args]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_there_are_configs() -> None:
+    assert EXPERIMENT in FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_one_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_without_devices(path)
+    base, options = [], [*ONE_STEP, *data_options(path, tmp_path / "data", monkeypatch), "--run_dir", "run"]
+    if "model" not in read(path):
+        base = ["--config", str(EXPERIMENT)]
+        options += ["--model.net.widths", "[784, 8, 10]"]  # the experiment itself is tried on its own
+    run(path, ["fit", *base, "--config", str(path), *options])
+    if read(path).get("trainer", {}).get("fast_dev_run"):
+        assert not Path("run").exists()
+    else:
+        assert '"steps": 1,' in RunFolder(Path("run")).finished.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_starts_with_a_comment_that_says_what_it_is_for(path: Path) -> None:
+    assert path.read_text().startswith("# ")
