@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -27,7 +28,8 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         schedule: See `MeasureCallback`.
 
     Raises:
-        ValueError: on setup, a pattern that matches no module.
+        ValueError: on setup, a pattern that matches no module; on measuring, a site that is called
+            more than once in a forward pass.
     """
 
     def __init__(
@@ -42,9 +44,14 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         self.layers = layers
         self.examples = examples
 
+    @property
+    def state_key(self) -> str:
+        """Tells several callbacks of one class in one Trainer apart."""
+        return self._generate_state_key(splits=self.splits, layers=self.layers, examples=self.examples)
+
     @abstractmethod
     def new_metric(self, trainer: Trainer, num_units: int) -> M:
-        """An empty metric for one site."""
+        """An empty metric for one site, with ``sync_on_compute=False``: it is synchronized once, after the pass."""
 
     @abstractmethod
     def update(self, metric: M, preactivations: Tensor, labels: Tensor) -> None:
@@ -72,15 +79,22 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         found: dict[str, M] = {}
         with torch.no_grad(), evaluation_mode(module):
             for inputs, labels in measurement_batches(trainer, split, self.examples):
-
-                def add(layer: str, preactivations: Tensor, labels: Tensor = labels) -> None:
-                    if layer not in found:
-                        units = preactivations[0].numel()
-                        found[layer] = self.new_metric(trainer, units).to(preactivations.device)
-                    self.update(found[layer], preactivations, labels)
-
-                with observe(self.sites, add):
+                with observe(self.sites, partial(self._add, trainer, found, set(), labels)):
                     module(inputs)
         for metric in found.values():
             metric.sync()
         return found
+
+    def _add(
+        self, trainer: Trainer, found: dict[str, M], seen: set[str], labels: Tensor, layer: str, preactivations: Tensor
+    ) -> None:
+        if layer in seen:
+            raise ValueError(
+                f"{layer} is called more than once in a forward pass, so it stands for several layers; give each "
+                "activation a module of its own, or name the layers to watch"
+            )
+        seen.add(layer)
+        if layer not in found:
+            units = preactivations.shape[1:].numel()
+            found[layer] = self.new_metric(trainer, units).to(preactivations.device)
+        self.update(found[layer], preactivations, labels)

@@ -20,7 +20,7 @@ class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
 
     def new_metric(self, trainer: Trainer, num_units: int) -> measures.ActiveNeurons:
         """An empty metric for one site."""
-        return measures.ActiveNeurons(num_units)
+        return measures.ActiveNeurons(num_units, sync_on_compute=False)
 
     def update(self, metric: measures.ActiveNeurons, preactivations: Tensor, labels: Tensor) -> None:
         """Adds a batch to a site's metric."""

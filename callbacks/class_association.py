@@ -52,7 +52,7 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
     def new_metric(self, trainer: Trainer, num_units: int) -> measures.ClassAssociation:
         """An empty metric for one site."""
         classes = self.num_classes or trainer.datamodule.num_classes  # type: ignore[attr-defined]
-        return measures.ClassAssociation(classes, num_units, self.threshold, self.rates)
+        return measures.ClassAssociation(classes, num_units, self.threshold, self.rates, sync_on_compute=False)
 
     def update(self, metric: measures.ClassAssociation, preactivations: Tensor, labels: Tensor) -> None:
         """Adds a batch to a site's metric."""

@@ -49,6 +49,13 @@ class HessianTrace(MeasureCallback):
         self.loss = loss
         self.seed = seed
 
+    @property
+    def state_key(self) -> str:
+        """Tells several callbacks of this class in one Trainer apart."""
+        return self._generate_state_key(
+            split=self.split, examples=self.examples, probes=self.probes, seed=self.seed, loss=type(self.loss).__name__
+        )
+
     def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
         """Trace and standard error."""
         trace = measures.hessian_trace(

@@ -8,7 +8,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lnsgd.callbacks import schedule
-from lnsgd.callbacks.measurements import Measurement, record
+from lnsgd.callbacks.measurements import Measurement, scalars, tabulate
+from lnsgd.loggers import log_scalars, send_scalars
 
 Split = Literal["train", "val", "test"]
 
@@ -66,11 +67,21 @@ class MeasureCallback(Callback):
         if last or (self._epoch_due and self._epoch_due(trainer.current_epoch + 1)):
             self._measure_once(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures the final network where training was stopped early."""
+        if self._measured_at != trainer.global_step:
+            measurements = self.measure(trainer, pl_module)
+            epoch = max(trainer.current_epoch - 1, 0)  # the counter has moved on
+            send_scalars(trainer, scalars(measurements), trainer.global_step, epoch)
+            tabulate(trainer, measurements, epoch)
+
     def _measure_once(self, trainer: Trainer, module: LightningModule) -> None:
         if self._measured_at != trainer.global_step:
-            found = self.measure(trainer, module)
+            measurements = self.measure(trainer, module)
             measure, shown = self.headline
-            record(module, found, {shown: next(m.value for m in found if m.measure == measure)})
+            headline = {shown: next(m.value for m in measurements if m.measure == measure)}
+            log_scalars(module, scalars(measurements), headline)
+            tabulate(trainer, measurements, trainer.current_epoch)
             self._measured_at = trainer.global_step
 
 

@@ -1,13 +1,13 @@
 """Measured numbers: to every logger, and to ``measures.parquet`` in the run's folder."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 
-from lnsgd.loggers.scalars import log_scalars
 from lnsgd.run_folder import RunFolder, whole_file
 
 
@@ -104,13 +104,19 @@ def table_of(trainer: Trainer) -> MeasurementTable:
     return _tables[trainer]
 
 
-def record(module: LightningModule, measurements: list[Measurement], prog_bar: Mapping[str, float]) -> None:
-    """Sends measurements, the same on all processes, to every logger and to ``measures.parquet``."""
-    trainer = module.trainer
-    values = {m.name: m.value for m in measurements}
-    errors = {f"{m.name}/stderr": m.stderr for m in measurements if m.stderr == m.stderr}
-    log_scalars(module, values | errors, prog_bar)
+def scalars(measurements: Iterable[Measurement]) -> dict[str, float]:
+    """Measurements as loggers take them: numbers by name, standard errors as ``<name>/stderr``."""
+    named: dict[str, float] = {}
+    for measurement in measurements:
+        named[measurement.name] = measurement.value
+        if not math.isnan(measurement.stderr):
+            named[f"{measurement.name}/stderr"] = measurement.stderr
+    return named
+
+
+def tabulate(trainer: Trainer, measurements: Iterable[Measurement], epoch: int) -> None:
+    """Adds measurements, the same on all processes, to ``measures.parquet`` at ``trainer.global_step``."""
     table = table_of(trainer)
     if trainer.is_global_zero:
-        table.add(trainer.global_step, trainer.current_epoch, measurements)
+        table.add(trainer.global_step, epoch, measurements)
         table.write()

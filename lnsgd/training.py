@@ -30,6 +30,7 @@ _BAR_REFRESH_STEPS = 20
 
 # Advice of Lightning that does not apply here.
 _IRRELEVANT_WARNINGS = (
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # what is logged is the same on all processes
     "LightningCLI's args parameter is intended",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )

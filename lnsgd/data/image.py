@@ -127,8 +127,13 @@ class ImageData(LightningDataModule):
         Args:
             split: ``train``, ``val`` or ``test``.
             examples: Size of the subset; the whole split where it is ``None`` or larger than that.
+
+        Raises:
+            ValueError: ``examples`` below 1.
         """
         data = self._on_device(split)
+        if examples is not None and examples < 1:
+            raise ValueError(f"examples = {examples}; give at least 1, or null for the whole split")
         if examples is not None and examples < len(data):
             order = torch.randperm(len(data), generator=rng.generator(self.seed, "subset", 2))
             data = data[order[:examples].to(data.labels.device)]

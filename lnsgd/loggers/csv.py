@@ -36,7 +36,8 @@ class CSVLogger(Logger):
         if resume and self._run.metrics.exists():
             with self._run.metrics.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    self._rows[int(row.pop("step"))] = {k: v for k, v in row.items() if v != ""}
+                    step = int(row.pop("step"))
+                    self._rows[step] = {name: value for name, value in row.items() if value != ""}
 
     @property
     def name(self) -> str:
@@ -69,7 +70,9 @@ class CSVLogger(Logger):
             raise ValueError("CSVLogger.log_metrics needs a step")
         if self._rows and step < next(reversed(self._rows)):
             self._rows = {s: row for s, row in self._rows.items() if s <= step}
-        self._rows.setdefault(step, {}).update(metrics)
+        row = self._rows.setdefault(step, {})
+        # A test after training logs at the last step too, when the epoch counter has moved on.
+        row.update({**metrics, "epoch": row["epoch"]} if "epoch" in row else metrics)
         self._dirty = True
 
     @rank_zero_only

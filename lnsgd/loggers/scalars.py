@@ -2,21 +2,30 @@
 
 from collections.abc import Mapping
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
+
+
+def send_scalars(trainer: Trainer, values: Mapping[str, float], step: int, epoch: int) -> None:
+    """Sends numbers, the same on all processes, to every logger."""
+    for logger in trainer.loggers:
+        logger.log_metrics({**values, "epoch": epoch}, step=step)
 
 
 def log_scalars(
-    module: LightningModule, values: Mapping[str, float], prog_bar: Mapping[str, float] | None = None
+    module: LightningModule,
+    values: Mapping[str, float],
+    prog_bar: Mapping[str, float] | None = None,
+    step: int | None = None,
 ) -> None:
-    """Sends numbers to every logger at ``trainer.global_step``, and to callbacks and the progress bar.
+    """Sends numbers, the same on all processes, to every logger, to callbacks and to the progress bar.
 
     ``LightningModule.log`` alone stamps epoch-end values with a step counter of its own, one behind.
-    Values must be the same on all processes.
 
     Args:
         module: The module in training; call this from its hooks or a callback's.
         values: Numbers by name.
         prog_bar: Numbers shown in the progress bar, by the name shown there.
+        step: Optimizer steps taken; by default ``trainer.global_step``.
     """
     trainer = module.trainer
     if trainer.sanity_checking:
@@ -24,5 +33,4 @@ def log_scalars(
     shown = prog_bar or {}
     for name, value in {**values, **shown}.items():
         module.log(name, value, logger=False, prog_bar=name in shown)
-    for logger in trainer.loggers:
-        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.global_step)
+    send_scalars(trainer, values, trainer.global_step if step is None else step, trainer.current_epoch)

@@ -1,6 +1,7 @@
 """How many neurons fire."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class ActiveNeurons(Metric):
 
     Args:
         num_units: Units of the layer (channels × height × width for a convolution).
+        options: Of every ``torchmetrics.Metric``.
 
     Attributes:
         fired: On how many examples each unit was active, shape (units,), int64.
@@ -48,8 +50,8 @@ class ActiveNeurons(Metric):
     fired: Tensor
     examples: Tensor
 
-    def __init__(self, num_units: int) -> None:
-        super().__init__()
+    def __init__(self, num_units: int, **options: Any) -> None:
+        super().__init__(**options)
         self.add_state("fired", torch.zeros(num_units, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("examples", torch.tensor(0), dist_reduce_fx="sum")
 

@@ -1,7 +1,7 @@
 """How many neurons belong to one class."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ class ClassAssociation(Metric):
         threshold: See `associated_class`.
         rates: Compare rates per example of a class in place of counts. They differ where classes
             have different sizes (about 10 % of the neurons on MNIST).
+        options: Of every ``torchmetrics.Metric``.
 
     Attributes:
         fired: On how many examples of each class each unit was active, shape (C, units), int64.
@@ -71,8 +72,10 @@ class ClassAssociation(Metric):
     fired: Tensor
     examples: Tensor
 
-    def __init__(self, num_classes: int, num_units: int, threshold: float = 2.0, rates: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, num_classes: int, num_units: int, threshold: float = 2.0, rates: bool = False, **options: Any
+    ) -> None:
+        super().__init__(**options)
         self.threshold = threshold
         self.rates = rates
         self.add_state("fired", torch.zeros(num_classes, num_units, dtype=torch.int64), dist_reduce_fx="sum")
@@ -96,7 +99,13 @@ class ClassAssociation(Metric):
         return associated_class(self.firings(), self.threshold)
 
     def compute(self) -> Association:
-        """Number and fraction of associated units over all examples so far."""
+        """Number and fraction of associated units over all examples so far.
+
+        Raises:
+            ValueError: there were none.
+        """
+        if not self.examples.any():
+            raise ValueError("class association of no examples; update the metric first")
         count = int((self.classes() >= 0).sum())
         return Association(count, count / self.fired.shape[1])
 

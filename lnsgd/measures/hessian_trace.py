@@ -36,7 +36,7 @@ def hessian_trace(
     Args:
         model: Any module. Its weights, buffers, ``.grad``, modes and random state stay as they are.
         loss: Per-example loss, ``loss(outputs, labels) -> (B,)``.
-        data: Batches (inputs, labels), on the model's device.
+        data: Batches (inputs, labels), on the model's device, not made in inference mode.
         probes: Number of probes, at least 2: one has no standard error.
         generator: CPU generator of the probes; seeded with 0 where it is ``None``.
         reduce: Sums a tensor over processes that each hold a part of the data. They must draw the
@@ -55,10 +55,10 @@ def hessian_trace(
     if not named:
         raise ValueError(f"{type(model).__name__} has no trainable parameter (requires_grad is False for all)")
     parameters = list(named.values())
-    vectors = _rademacher(parameters, probes, generator or torch.Generator().manual_seed(0))
-    sums = torch.zeros(probes, len(parameters), dtype=torch.float64, device=parameters[0].device)
-    samples = torch.zeros(1, dtype=torch.float64, device=sums.device)
     with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(model):
+        vectors = _rademacher(parameters, probes, generator or torch.Generator().manual_seed(0))
+        sums = torch.zeros(probes, len(parameters), dtype=torch.float64, device=parameters[0].device)
+        samples = torch.zeros(1, dtype=torch.float64, device=sums.device)
         for inputs, labels in data:
             losses = loss(model(inputs), labels)
             if losses.shape != (len(inputs),):

@@ -79,7 +79,12 @@ class Classifier(LightningModule):
         loss = losses.sum() * (self.trainer.world_size / global_size)
         hard = targets if self.label_noise.targets == "hard" else None
         self._totals("train").add(losses.detach(), outputs.detach(), labels, hard)
+        self._log_batch_loss(loss.detach())
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Forgets what a checkpoint at the very end of the epoch before has brought along."""
+        self._totals("train").restart()
 
     def noisy_targets(self, labels: Tensor, global_size: int, num_classes: int, batch_idx: int) -> Tensor:
         """Targets of this process's share (B,) of a global batch."""
@@ -92,13 +97,6 @@ class Classifier(LightningModule):
         everyones = labels.new_zeros(global_size)
         everyones[rank::world_size] = labels
         return self.label_noise(everyones, generator, num_classes)[rank::world_size]
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Logs the loss of the global batch."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            loss = self.trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
-            named = {"train/batch_loss": loss.item()}
-            log_scalars(self, named, prog_bar=named)
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Adds a validation batch."""
@@ -145,10 +143,17 @@ class Classifier(LightningModule):
         outputs = self(inputs)
         self._totals(split).add(self.loss(outputs, labels), outputs, labels)
 
+    def _log_batch_loss(self, loss: Tensor) -> None:
+        # Logged before the step is taken, so that a checkpoint of that step already has the row.
+        step = self.trainer.global_step + 1
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            named = {"train/batch_loss": self.trainer.strategy.reduce(loss, reduce_op="mean").item()}
+            log_scalars(self, named, prog_bar=named, step=step)
+
     def _log_totals(self, split: str, names: tuple[str, ...], prog_bar: tuple[str, ...] = ()) -> None:
         totals = self._totals(split)
         totals.flush()
         values = totals.compute()
-        totals.reset()
+        totals.restart()
         named = {f"{split}/{name}": values[name] for name in names}
         log_scalars(self, named, {name: named[name] for name in prog_bar})

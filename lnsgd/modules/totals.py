@@ -38,6 +38,11 @@ class ClassificationTotals(Metric):
             self._waiting.clear()
             self.update(*columns)
 
+    def restart(self) -> None:
+        """Forgets everything, also the batches that wait."""
+        self._waiting.clear()
+        self.reset()
+
     def update(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor) -> None:
         """Adds examples.
 
@@ -47,7 +52,7 @@ class ClassificationTotals(Metric):
             labels: Clean labels (B,).
             targets: Hard targets (B,) trained on; where they differ from the labels, a label was flipped.
         """
-        self.loss += losses.sum()
+        self.loss += losses.sum(dtype=torch.float64)  # the same however batches are grouped
         self.correct += (predicted_classes(outputs) == labels).sum()
         self.flipped += (targets != labels).sum()
         self.examples += len(labels)

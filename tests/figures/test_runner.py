@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,8 +93,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def interrupted(done: Path, tmp_path: Path) -> RunFolder:
     """A copy of the complete folder in which the second of four runs is not finished."""
-    import shutil
-
     shutil.copytree(done, tmp_path / "out")
     victim = RunFolder(tmp_path / "out" / FOLDERS[1])
     victim.finished.unlink()
@@ -161,8 +160,6 @@ def test_a_run_stopped_in_the_middle_ends_like_one_that_was_not(done: Path, tmp_
 def test_a_run_killed_before_its_first_checkpoint_starts_again(
     done: Path, tmp_path: Path, trainings: list[list[str]]
 ) -> None:
-    import shutil
-
     victim = interrupted(done, tmp_path)
     shutil.rmtree(victim.checkpoints)
     run(tmp_path / "out")

@@ -1,0 +1,70 @@
+"""The README's commands and code run as written, and its links lead somewhere."""
+
+import dataclasses
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lnsgd.cli import main
+from lnsgd.figures import command
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+# What makes a training command end after a moment; otherwise it is run as it stands.
+BRIEF = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    return [line.removeprefix("$ ").split("#")[0].strip() for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, full_data):
+    """A folder that looks like a checkout to the commands, so that nothing is written to the real one."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    brief = {
+        name: dataclasses.replace(figure, scales={scale: [*o, *BRIEF] for scale, o in figure.scales.items()})
+        for name, figure in command.FIGURES.items()
+    }
+    monkeypatch.setattr(command, "FIGURES", brief)
+    return tmp_path
+
+
+def test_commands_run_in_order(checkout):
+    training = [line for line in commands() if line.startswith("lnsgd ")]
+    assert len(training) >= 9
+    for line in training:
+        args = shlex.split(line)[1:]
+        if args[0] == "fit":
+            steps = "4" if "--ckpt_path" in args else "2"
+            args += [*BRIEF, "--trainer.max_steps", steps]
+        main(args)
+    assert (checkout / "runs/mnist/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize("target", [line.split()[1] for line in commands() if line.startswith("make ")])
+def test_make_targets_exist(target):
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_python_code_runs(checkout, capsys):
+    exec(compile("\n".join(blocks("python")), "README.md", "exec"), {})
+    assert re.search(r"\S+ ± \S+ \(16 probes, 500 examples\)", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "lnsgd/data/sample/README.md"])
+def test_relative_links_lead_somewhere(document):
+    path = ROOT / document
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
