@@ -8,7 +8,9 @@ import re
 # Lines in which jsonargparse wraps the cause of an error.
 _WRAPPING = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value type: |Given value: "
-    r"|Expected a <class 'NoneType'>|Problem with given class_path|Parser key \"[^\"]*\":$|Validation failed: .*:$)"
+    r"|Expected a <class 'NoneType'>|Problem with given class_path|(.*: )?Parser key \"[^\"]*\":$"
+    r"|Type typing\.Callable.* expects a function or a callable class"
+    r"|Validation failed: .*:$)"
 )
 
 
@@ -23,10 +25,12 @@ def one_line(error: BaseException) -> str:
     keys = re.findall(r"Parser key \"([^\"]*)\":", text)
     classes = re.findall(r"Problem with given class_path '([^']*)'", text)
     where, cause = ".".join(keys), re.sub(r"^Parser key \"([^\"]*)\": ", r"\1: ", (causes or lines)[0])
+    cause = re.sub(r"^Call to compute_fn of link .* failed: ", "", cause)
     if unknown := re.match(r"(?:Option '|unrecognized arguments: --)([\w.]+)", cause):
         return _unknown_option(unknown[1], where, classes)
     if cause.startswith("Expected a") and (value := re.search(r"Given value: (.*)", text)):
-        given = re.sub(r"NestedArg\(key='[^']*', val='(.*)'\)", r"\1", value[1])
+        given = re.sub(r"\. Got value: Namespace.*", "", value[1])
+        given = re.sub(r"NestedArg\(key='[^']*', val='(.*)'\)", r"\1", given)
         return f"{where} = {given}: {_expected(causes)}"
     return cause if len(lines) > 1 else " ".join(cause.split())
 

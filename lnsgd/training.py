@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 import lnsgd.data
@@ -48,7 +48,7 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.run_folder: RunFolder | None = None
-        quiet = {"exit_on_error": False}
+        quiet = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -82,13 +82,13 @@ class TrainingCLI(LightningCLI):
         """Settles where the run goes, before anything is built."""
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
+        if checkpoint not in (None, "last") and not Path(checkpoint).exists():
+            raise ValueError(f"ckpt_path = {checkpoint}: there is no such checkpoint")
         if self.subcommand == "fit":
             self.run_folder = _choose_folder(config.get("run_dir"), checkpoint, _config_name(config))
             if checkpoint == "last":
-                config.ckpt_path = str(self.run_folder.last_checkpoint)
+                config.ckpt_path = _last_checkpoint(self.run_folder)
         _check_devices(config.trainer.accelerator, config.trainer.devices)
-        if config.ckpt_path and not Path(config.ckpt_path).exists():
-            raise ValueError(f"ckpt_path = {config.ckpt_path}: there is no such checkpoint")
         _set_save_dir(config.trainer.logger, self.run_folder)
 
     def instantiate_classes(self) -> None:
@@ -99,7 +99,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The configured Trainer, with what every run has: CSV, checkpoints and its record."""
         settings = self.config_init[self.subcommand].trainer
-        callbacks = list(settings.callbacks or [])
+        callbacks = _as_list(settings.callbacks)
         loggers = _as_list(settings.logger)
         if settings.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             callbacks.append(TQDMProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
@@ -108,9 +108,29 @@ class TrainingCLI(LightningCLI):
             loggers.insert(0, CSVLogger(str(self.run_folder.path), resume))
             callbacks.append(RunRecord(self.run_folder, self._resolved_config(), self._settings()))
             if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
-                callbacks.append(ModelCheckpoint(filename="{epoch}-{step}", save_last=True))
+                callbacks.append(
+                    ModelCheckpoint(filename="{epoch}-{step}", save_last=True, enable_version_counter=False)
+                )
             kwargs["default_root_dir"] = str(self.run_folder.path)
         return super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
+
+    def after_fit(self) -> None:
+        """Says where the run is."""
+        if self.run_folder is not None and self.trainer.is_global_zero:
+            print(f"The run is in {self.run_folder.path}")
+
+    def after_validate(self) -> None:
+        """Prints what was measured."""
+        self._print_metrics()
+
+    def after_test(self) -> None:
+        """Prints what was measured."""
+        self._print_metrics()
+
+    def _print_metrics(self) -> None:
+        if self.trainer.is_global_zero:
+            for name, value in self.trainer.callback_metrics.items():
+                print(f"{name}: {value.item():.6g}")
 
     def finish(self) -> None:
         """Ends the loggers that need it."""
@@ -138,6 +158,7 @@ def train(args: list[str]) -> TrainingCLI:
         OSError: data is missing, or the run's folder cannot be written to.
     """
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_relevant)
+    _check_config_files(args)
     with warnings.catch_warnings():
         for message in _IRRELEVANT_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
@@ -147,6 +168,21 @@ def train(args: list[str]) -> TrainingCLI:
             raise ValueError(str(error)) from error
         cli.finish()
     return cli
+
+
+def _check_config_files(args: list[str]) -> None:
+    """The parser's own errors do not say which file they are about."""
+    given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("--config", "-c")]
+    given += [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
+    for path in map(Path, given):
+        if not path.is_file():
+            raise ValueError(f"--config {path} does not exist")
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"--config {path} holds no settings; write `name: value` pairs as in configs/mnist.yaml")
 
 
 def _relevant(record: logging.LogRecord) -> bool:
@@ -192,6 +228,12 @@ def _choose_folder(run_dir: str | None, checkpoint: str | None, name: str) -> Ru
     return run
 
 
+def _last_checkpoint(run: RunFolder) -> str:
+    if not run.last_checkpoint.exists():
+        raise ValueError(f"ckpt_path = last: there is no such checkpoint: {run.last_checkpoint}")
+    return str(run.last_checkpoint)
+
+
 def _free_folder(parent: Path, name: str) -> RunFolder:
     number, run = 1, RunFolder(parent / name)
     while run.config.exists():
@@ -207,10 +249,11 @@ def _set_save_dir(loggers: Any, run: RunFolder | None) -> None:
             arguments["save_dir"] = str(run.path)
 
 
-def _as_list(loggers: Logger | list[Logger] | bool | None) -> list[Any]:
-    if loggers is None or isinstance(loggers, bool):
+def _as_list(setting: Any) -> list[Any]:
+    """A Trainer setting that may be one object, a list of them, or nothing."""
+    if setting is None or isinstance(setting, bool):
         return []
-    return list(loggers) if isinstance(loggers, list) else [loggers]
+    return list(setting) if isinstance(setting, list) else [setting]
 
 
 def _has(callbacks: list[Callback], kind: type) -> bool:

@@ -15,7 +15,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 # What makes a training command end after a moment; otherwise it is run as it stands.
-BRIEF = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
+BRIEF = [
+    "--trainer.limit_train_batches",
+    "2",
+    "--trainer.limit_val_batches",
+    "1",
+    "--trainer.enable_progress_bar",
+    "false",
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -34,7 +41,9 @@ def checkout(tmp_path, monkeypatch, full_data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     brief = {
-        name: dataclasses.replace(figure, scales={scale: [*o, *BRIEF] for scale, o in figure.scales.items()})
+        name: dataclasses.replace(
+            figure, scales={scale: [*o, *BRIEF, "--trainer.max_epochs", "1"] for scale, o in figure.scales.items()}
+        )
         for name, figure in command.FIGURES.items()
     }
     monkeypatch.setattr(command, "FIGURES", brief)
@@ -47,8 +56,7 @@ def test_commands_run_in_order(checkout):
     for line in training:
         args = shlex.split(line)[1:]
         if args[0] == "fit":
-            steps = "4" if "--ckpt_path" in args else "2"
-            args += [*BRIEF, "--trainer.max_steps", steps]
+            args += [*BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
         main(args)
     assert (checkout / "runs/mnist/checkpoints/last.ckpt").exists()
 

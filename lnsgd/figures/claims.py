@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+
+import numpy as np
 
 from lnsgd.run_folder import whole_file
 
@@ -17,7 +18,7 @@ class Claim:
     Attributes:
         claim: The statement, in words.
         source: Paper and figure.
-        paper: The paper's number.
+        paper: The paper's number, or its statement where it gives none.
         measured: Mean over runs.
         std: Standard deviation over runs; ``None`` for one run.
         n: Number of runs.
@@ -28,7 +29,7 @@ class Claim:
 
     claim: str
     source: str
-    paper: float
+    paper: float | str
     measured: float
     std: float | None
     n: int
@@ -41,19 +42,30 @@ def judge(
     claim: str,
     *,
     source: str,
-    paper: float,
+    paper: float | str,
     measured: Sequence[float],
     low: float | None = None,
     high: float | None = None,
 ) -> Claim:
-    """The claim with its verdict; NaN never holds."""
-    mean = fmean(measured)
+    """The claim with its verdict; NaN never holds.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    if not measured:
+        raise ValueError(f"no runs for the claim {claim!r}; at least one is needed")
+    mean = float(np.mean(measured))
     holds = (-math.inf if low is None else low) <= mean <= (math.inf if high is None else high)
-    std = stdev(measured) if len(measured) > 1 else None
+    std = float(np.std(measured, ddof=1)) if len(measured) > 1 else None
     return Claim(claim, source, paper, mean, std, len(measured), low, high, holds)
 
 
 def write_claims(claims: Sequence[Claim], path: Path) -> None:
-    """Writes ``claims.json``."""
+    """Writes ``claims.json``; numbers that are not finite are ``null``."""
+    rows = [{name: _finite_or_none(value) for name, value in asdict(claim).items()} for claim in claims]
     with whole_file(path) as part:
-        part.write_text(json.dumps([asdict(claim) for claim in claims], indent=2, ensure_ascii=False) + "\n")
+        part.write_text(json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite_or_none(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -72,5 +72,6 @@ def claims_table(claims: list[Claim]) -> Table:
     for c in claims:
         spread = "" if c.std is None else f" ± {c.std:.2g}"
         verdict = "[green]yes[/green]" if c.holds else "[red]no[/red]"
-        table.add_row(c.claim, c.source, f"{c.paper:.3g}", f"{c.measured:.3g}{spread} (n = {c.n})", verdict)
+        paper = c.paper if isinstance(c.paper, str) else f"{c.paper:.3g}"
+        table.add_row(c.claim, c.source, paper, f"{c.measured:.3g}{spread} (n = {c.n})", verdict)
     return table

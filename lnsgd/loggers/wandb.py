@@ -23,8 +23,9 @@ class WandbLogger(LightningWandbLogger):
     """
 
     def __init__(self, project: str = "lnsgd", save_dir: str = ".", offline: bool = False, **options: Any) -> None:
-        super().__init__(project=project, save_dir=save_dir, **options)
+        super().__init__(project=project, save_dir=save_dir, **{k: v for k, v in options.items() if v is not None})
         self._offline = offline
+        self._wandb_init.pop("anonymous", None)  # without effect in W&B, which says so at every start
 
     @property
     @rank_zero_experiment
@@ -44,7 +45,7 @@ class WandbLogger(LightningWandbLogger):
         id_file = folder / "wandb-run-id"
         if id_file.exists():
             self._wandb_init["id"] = self._id = id_file.read_text().strip()
-        offline = self._offline or (wandb.api.api_key is None and "WANDB_MODE" not in os.environ)
+        offline = self._offline or ("WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False))
         run = self._init_run("offline" if offline else None)
         id_file.write_text(f"{run.id}\n")
         return run
@@ -56,12 +57,13 @@ class WandbLogger(LightningWandbLogger):
             init_timeout=10,
             finish_timeout=30,
             x_disable_stats=True,
+            x_disable_viewer=True,
             x_disable_machine_info=True,
             disable_git=True,
             console="off",
         )
         try:
-            return wandb.init(**self._wandb_init, mode=mode, settings=settings)
+            return wandb.init(**{"settings": settings, **self._wandb_init, **({"mode": mode} if mode else {})})
         except (wandb.errors.CommError, wandb.errors.UsageError) as error:
             if mode == "offline":
                 raise

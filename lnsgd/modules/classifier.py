@@ -78,13 +78,11 @@ class Classifier(LightningModule):
         # Lightning averages gradients over processes; the factor turns that into the mean over examples.
         loss = losses.sum() * (self.trainer.world_size / global_size)
         hard = targets if self.label_noise.targets == "hard" else None
+        if batch_idx == 0:  # a checkpoint after the last batch of an epoch brings that epoch's sums along
+            self._totals("train").restart()
         self._totals("train").add(losses.detach(), outputs.detach(), labels, hard)
         self._log_batch_loss(loss.detach())
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        """Forgets what a checkpoint at the very end of the epoch before has brought along."""
-        self._totals("train").restart()
 
     def noisy_targets(self, labels: Tensor, global_size: int, num_classes: int, batch_idx: int) -> Tensor:
         """Targets of this process's share (B,) of a global batch."""
