@@ -45,9 +45,9 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         self.examples = examples
 
     @property
-    def state_key(self) -> str:
-        """Tells several callbacks of one class in one Trainer apart."""
-        return self._generate_state_key(splits=self.splits, layers=self.layers, examples=self.examples)
+    def identity(self) -> dict[str, Any]:
+        """What makes this callback another one than a second of its class."""
+        return {**super().identity, "splits": self.splits, "layers": self.layers, "examples": self.examples}
 
     @abstractmethod
     def new_metric(self, trainer: Trainer, num_units: int) -> M:

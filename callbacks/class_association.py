@@ -49,6 +49,11 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
         self.num_classes = num_classes
         self.histograms = histograms
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this callback another one than a second of its class."""
+        return {**super().identity, "threshold": self.threshold, "rates": self.rates}
+
     def new_metric(self, trainer: Trainer, num_units: int) -> measures.ClassAssociation:
         """An empty metric for one site."""
         classes = self.num_classes or trainer.datamodule.num_classes  # type: ignore[attr-defined]
@@ -69,7 +74,9 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the firings of the trained network and draws their histograms."""
         run, split = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)), self.splits[0]
+        pl_module.to(trainer.strategy.root_device)  # the Trainer has moved it to the CPU already
         metrics = self.metrics(trainer, pl_module, split)
+        pl_module.cpu()
         if not trainer.is_global_zero:
             return
         with whole_file(run.firings) as part:

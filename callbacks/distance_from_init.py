@@ -31,6 +31,11 @@ class DistanceFromInit(MeasureCallback):
         self.per_tensor = per_tensor
         self._init: dict[str, Tensor] | None = None
 
+    @property
+    def state_key(self) -> str:
+        """The same for every schedule: θ₀ must be found again when a run goes on with another one."""
+        return self._generate_state_key(per_tensor=self.per_tensor)
+
     def state_dict(self) -> dict[str, Any]:
         """θ₀, and the step of the last measurement."""
         return {**super().state_dict(), "init": self._init}

@@ -26,7 +26,7 @@ class HessianTrace(MeasureCallback):
         schedule: See `MeasureCallback`.
 
     Raises:
-        ValueError: fewer than two probes.
+        ValueError: fewer than two probes; on measuring, no loss.
     """
 
     headline = ("hessian_trace", "trace")
@@ -50,17 +50,19 @@ class HessianTrace(MeasureCallback):
         self.seed = seed
 
     @property
-    def state_key(self) -> str:
-        """Tells several callbacks of this class in one Trainer apart."""
-        return self._generate_state_key(
-            split=self.split, examples=self.examples, probes=self.probes, seed=self.seed, loss=type(self.loss).__name__
-        )
+    def identity(self) -> dict[str, Any]:
+        """What makes this callback another one than a second of its class."""
+        own = {"split": self.split, "examples": self.examples, "probes": self.probes, "seed": self.seed}
+        return {**super().identity, **own, "loss": type(self.loss).__name__}
 
     def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
         """Trace and standard error."""
+        loss = self.loss or getattr(module, "loss", None)
+        if loss is None:
+            raise ValueError(f"{type(module).__name__} has no attribute `loss`; give HessianTrace a per-example loss=")
         trace = measures.hessian_trace(
             module,
-            self.loss or module.loss,  # type: ignore[arg-type]
+            loss,
             measurement_batches(trainer, self.split, self.examples),
             probes=self.probes,
             generator=rng.generator(self.seed, "probes"),

@@ -1,14 +1,14 @@
 """What all measuring callbacks share: when they run and on which data."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lnsgd.callbacks import schedule
-from lnsgd.callbacks.measurements import Measurement, scalars, tabulate
+from lnsgd.callbacks.measurements import Measurement, scalars, tabulate, write_table
 from lnsgd.loggers import log_scalars, send_scalars
 
 Split = Literal["train", "val", "test"]
@@ -23,6 +23,7 @@ class MeasureCallback(Callback):
         every_n_epochs: At the end of every n-th epoch; 1 where no schedule is given.
         every_n_steps: In place of that, after every n-th step.
         log_spaced: In place of that, this many times per decade of steps.
+        at_steps: In place of that, after these steps.
 
     Raises:
         ValueError: more than one schedule, or one below 1.
@@ -34,10 +35,30 @@ class MeasureCallback(Callback):
     headline: ClassVar[tuple[str, str]]
 
     def __init__(
-        self, every_n_epochs: int | None = None, every_n_steps: int | None = None, log_spaced: int | None = None
+        self,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        log_spaced: int | None = None,
+        at_steps: Sequence[int] | None = None,
     ) -> None:
-        self._epoch_due, self._step_due = _schedules(every_n_epochs, every_n_steps, log_spaced)
+        self._schedule: dict[str, Any] = {
+            "every_n_epochs": every_n_epochs,
+            "every_n_steps": every_n_steps,
+            "log_spaced": log_spaced,
+            "at_steps": at_steps,
+        }
+        self._epoch_due, self._step_due = _schedules(**self._schedule)
         self._measured_at: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this callback another one than a second of its class in the same Trainer."""
+        return self._schedule
+
+    @property
+    def state_key(self) -> str:
+        """Name of this callback's state in a checkpoint."""
+        return self._generate_state_key(**self.identity)
 
     @abstractmethod
     def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
@@ -50,6 +71,14 @@ class MeasureCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the step of the last measurement back."""
         self._measured_at = state_dict["measured_at"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Writes ``measures.parquet``: what a checkpoint follows from must not be lost."""
+        write_table(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes ``measures.parquet``."""
+        write_table(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the initial network."""
@@ -74,6 +103,7 @@ class MeasureCallback(Callback):
             epoch = max(trainer.current_epoch - 1, 0)  # the counter has moved on
             send_scalars(trainer, scalars(measurements), trainer.global_step, epoch)
             tabulate(trainer, measurements, epoch)
+        write_table(trainer)
 
     def _measure_once(self, trainer: Trainer, module: LightningModule) -> None:
         if self._measured_at != trainer.global_step:
@@ -86,17 +116,24 @@ class MeasureCallback(Callback):
 
 
 def _schedules(
-    epochs: int | None, steps: int | None, per_decade: int | None
+    every_n_epochs: int | None, every_n_steps: int | None, log_spaced: int | None, at_steps: Sequence[int] | None
 ) -> tuple[schedule.Schedule | None, schedule.Schedule | None]:
-    given = {"every_n_epochs": epochs, "every_n_steps": steps, "log_spaced": per_decade}
+    given = {
+        "every_n_epochs": every_n_epochs,
+        "every_n_steps": every_n_steps,
+        "log_spaced": log_spaced,
+        "at_steps": at_steps,
+    }
     named = [f"{name} = {value}" for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise ValueError(f"{' and '.join(named)}: give one schedule")
-    if steps is not None:
-        return None, schedule.every(steps)
-    if per_decade is not None:
-        return None, schedule.log_spaced(per_decade)
-    return schedule.every(1 if epochs is None else epochs), None
+    if every_n_steps is not None:
+        return None, schedule.every(every_n_steps)
+    if log_spaced is not None:
+        return None, schedule.log_spaced(log_spaced)
+    if at_steps is not None:
+        return None, schedule.at(at_steps)
+    return schedule.every(1 if every_n_epochs is None else every_n_epochs), None
 
 
 def measurement_batches(trainer: Trainer, split: Split, examples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -108,8 +145,9 @@ def measurement_batches(trainer: Trainer, split: Split, examples: int | None) ->
     loader = getattr(trainer.datamodule, "measurement_dataloader", None)  # type: ignore[attr-defined]
     if loader is None:
         raise ValueError(
-            f"{type(trainer.datamodule).__name__} has no measurement_dataloader(split, examples); "  # type: ignore[attr-defined]
-            "measuring callbacks ask it for batches that do not disturb training"
+            "measuring callbacks need a DataModule with measurement_dataloader(split, examples), which gives batches "
+            "that do not disturb training; the Trainer has none"
         )
     for batch in loader(split, examples):
-        yield batch[0], batch[1]
+        inputs, labels = trainer.precision_plugin.convert_input((batch[0], batch[1]))
+        yield inputs, labels

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
 
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder, Throttle, whole_file
 
 
 class Measurement(NamedTuple):
@@ -45,6 +45,7 @@ class MeasurementTable:
         self.path = path
         self._rows: dict[tuple[int, Measurement], tuple[int, Measurement]] = {}
         self._last_step = 0
+        self._throttle, self._dirty = Throttle(), False
         if resume and path.exists():
             self._read()
 
@@ -66,9 +67,14 @@ class MeasurementTable:
             self._last_step = step
         for measurement in measurements:
             self._put(step, epoch, measurement)
+        self._dirty = True
+        if self._throttle.due():
+            self.write()
 
     def write(self) -> None:
-        """Replaces the file."""
+        """Replaces the file where there is something new."""
+        if not self._dirty:
+            return
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -88,8 +94,9 @@ class MeasurementTable:
             {"step": step, "epoch": epoch, "replica": 0, **measurement._asdict()}
             for (step, _), (epoch, measurement) in self._rows.items()
         ]
-        with whole_file(self.path) as part:
+        with self._throttle.writing(), whole_file(self.path) as part:
             pq.write_table(pa.Table.from_pylist(rows, schema), part)
+        self._dirty = False
 
 
 # One table a trainer, shared by all its measuring callbacks.
@@ -119,4 +126,9 @@ def tabulate(trainer: Trainer, measurements: Iterable[Measurement], epoch: int) 
     table = table_of(trainer)
     if trainer.is_global_zero:
         table.add(trainer.global_step, epoch, measurements)
-        table.write()
+
+
+def write_table(trainer: Trainer) -> None:
+    """Writes what has been measured so far to ``measures.parquet``."""
+    if trainer.is_global_zero and trainer in _tables:
+        _tables[trainer].write()

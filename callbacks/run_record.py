@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import save_file
 
+from lnsgd import __version__
 from lnsgd.run_folder import RunFolder, whole_file
 
 
@@ -32,10 +33,11 @@ class RunRecord(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files; a resumed run keeps its initial weights."""
+        self.run.finished.unlink(missing_ok=True)
         with whole_file(self.run.config) as part:
             part.write_text(self.config)
         if trainer.global_step == 0:
-            weights = {name: value.contiguous() for name, value in pl_module.state_dict().items()}
+            weights = {name: value.clone().contiguous() for name, value in pl_module.state_dict().items()}
             with whole_file(self.run.init) as part:
                 save_file(weights, part)
         for logger in trainer.loggers:
@@ -51,7 +53,11 @@ class RunRecord(Callback):
             "steps": trainer.global_step,
             "device": _device_name(trainer.strategy.root_device),
             "processes": trainer.world_size,
-            "versions": {name: version(name) for name in ("lnsgd", "torch", "pytorch-lightning")},
+            "versions": {
+                "lnsgd": __version__,
+                "torch": torch.__version__,
+                "pytorch-lightning": version("pytorch-lightning"),
+            },
         }
         with whole_file(self.run.finished) as part:
             part.write_text(json.dumps(ended, indent=2) + "\n")

@@ -14,7 +14,8 @@ usage: lnsgd <command> [options]
   test       the same on the test split
   reproduce  a figure of a paper, with its claims: lnsgd reproduce list
 
-lnsgd <command> --help shows the options of a command.
+lnsgd <command> --help shows the options of a command; those of a class it names are shown by
+lnsgd fit --model.help lnsgd.modules.Classifier, --data.help lnsgd.data.MNIST and so on.
 With LNSGD_DEBUG=1 in the environment an error shows where it was raised.
 """
 

@@ -74,6 +74,21 @@ def preserved() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
+def global_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of torch's global generators on the CPU and on a device, for a checkpoint."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_global_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Puts back a state from `global_state`; that of another kind of device is left out."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
 @contextmanager
 def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
     """Runs code that draws from the global generators as if they belonged to a key; restores them on exit.
@@ -85,6 +100,7 @@ def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
     with preserved():
         random.seed(small)
         np.random.seed(small)
-        torch.manual_seed(small)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(small)
         torch.default_generator.set_state(generator(seed, purpose, *counters).get_state())
         yield

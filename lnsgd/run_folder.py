@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,28 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+class Throttle:
+    """Says when a file that is replaced as a whole may be written again, so that writing stays cheap."""
+
+    # Writing may take at most this share of the time.
+    SHARE = 0.02
+
+    def __init__(self) -> None:
+        self._written_at, self._cost = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether the last time is long enough ago, at least a second."""
+        return time.monotonic() - self._written_at > max(1.0, self._cost / self.SHARE)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Times one writing."""
+        start = time.monotonic()
+        yield
+        self._written_at = time.monotonic()
+        self._cost = self._written_at - start
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,11 @@ class RunFolder:
         return self.path / "finished.json"
 
     @property
+    def wandb_id(self) -> Path:
+        """Id of the W&B run, for going on with it."""
+        return self.path / "wandb-run-id"
+
+    @property
     def figures(self) -> Path:
         """Folder of the pictures."""
         return self.path / "figures"
@@ -74,8 +102,9 @@ class RunFolder:
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "RunFolder | None":
         """The run that a checkpoint lies in, if it lies in one."""
-        run = cls(checkpoint.resolve().parent.parent)
-        return run if run.checkpoints.name == checkpoint.parent.name and run.config.exists() else None
+        folder = checkpoint.resolve().parent
+        run = cls(folder.parent)
+        return run if run.checkpoints.name == folder.name and run.config.exists() else None
 
     def check_writable(self) -> None:
         """Raises OSError with one clear line where the folder cannot be made or written to."""

@@ -22,6 +22,7 @@ import lnsgd.models
 import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
 from lnsgd import rng
 from lnsgd.callbacks.run_record import RunRecord
+from lnsgd.checkpoints import WholeCheckpointIO, check_fits
 from lnsgd.loggers import CSVLogger, WandbLogger
 from lnsgd.run_folder import RunFolder
 
@@ -67,6 +68,13 @@ class TrainingCLI(LightningCLI):
         offered = LightningCLI.subcommands()
         return {name: offered[name] for name in ("fit", "validate", "test")}
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Lightning's own, with a seed that is always fixed."""
+        super().add_default_arguments_to_parser(parser)
+        for action in parser._actions:
+            if action.dest == "seed_everything":
+                action.help = "Key of everything random: initialization, order, noise, subsets. An integer >= 0."
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's folder, and the one seed."""
         parser.add_argument(
@@ -75,6 +83,7 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="Folder of the run; by default runs/<name of the config>, with a number where that is taken.",
         )
+        parser.set_defaults({"trainer.devices": 1})  # a small network gains nothing from all GPUs of a machine
         for target in ("model.init_args.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_fixed_seed)
 
@@ -82,19 +91,28 @@ class TrainingCLI(LightningCLI):
         """Settles where the run goes, before anything is built."""
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
-        if checkpoint not in (None, "last") and not Path(checkpoint).exists():
+        if checkpoint == "last":
+            config.ckpt_path = checkpoint = _last_checkpoint(config.run_dir)
+        elif checkpoint is not None and not Path(checkpoint).exists():
             raise ValueError(f"ckpt_path = {checkpoint}: there is no such checkpoint")
         if self.subcommand == "fit":
-            self.run_folder = _choose_folder(config.get("run_dir"), checkpoint, _config_name(config))
-            if checkpoint == "last":
-                config.ckpt_path = _last_checkpoint(self.run_folder)
+            self.run_folder = _choose_folder(config.run_dir, checkpoint, _config_name(config))
+        elif checkpoint is None:
+            raise ValueError(f"lnsgd {self.subcommand} measures a trained network: give its checkpoint, --ckpt_path")
+        if config.trainer.accelerator == "auto" and not torch.cuda.is_available():
+            config.trainer.accelerator = "cpu"
         _check_devices(config.trainer.accelerator, config.trainer.devices)
-        _set_save_dir(config.trainer.logger, self.run_folder)
+        if self.run_folder is not None:
+            _set_save_dir(config.trainer.logger, self.run_folder)
+            if checkpoint is None:
+                self.run_folder.wandb_id.unlink(missing_ok=True)
 
     def instantiate_classes(self) -> None:
         """Builds everything with the global generators keyed by (seed, "init")."""
         with rng.forked(_fixed_seed(self.config[self.subcommand].seed_everything), "init"):
             super().instantiate_classes()
+        if checkpoint := self.config[self.subcommand].ckpt_path:
+            check_fits(Path(checkpoint), self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The configured Trainer, with what every run has: CSV, checkpoints and its record."""
@@ -106,12 +124,13 @@ class TrainingCLI(LightningCLI):
         if self.run_folder is not None and not settings.fast_dev_run:
             resume = self.config[self.subcommand].ckpt_path is not None
             loggers.insert(0, CSVLogger(str(self.run_folder.path), resume))
-            callbacks.append(RunRecord(self.run_folder, self._resolved_config(), self._settings()))
+            callbacks.insert(0, RunRecord(self.run_folder, self._resolved_config(), self._settings()))
             if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
                 callbacks.append(
                     ModelCheckpoint(filename="{epoch}-{step}", save_last=True, enable_version_counter=False)
                 )
             kwargs["default_root_dir"] = str(self.run_folder.path)
+        kwargs["plugins"] = [*_as_list(settings.plugins), WholeCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
 
     def after_fit(self) -> None:
@@ -142,6 +161,7 @@ class TrainingCLI(LightningCLI):
         config = copy.deepcopy(self.config[self.subcommand])
         config.pop("config", None)
         config.run_dir = config.ckpt_path = None  # another run goes to another folder
+        _set_save_dir(config.trainer.logger, None)
         return self._parser(self.subcommand).dump(config, skip_none=False)
 
     def _settings(self) -> dict[str, Any]:
@@ -193,6 +213,8 @@ def _check_devices(accelerator: str, devices: str | int | list[int]) -> None:
     """Lightning starts any number of CPU processes, and says of a GPU only that there is none."""
     number = int(str(devices)) if str(devices).lstrip("-").isdigit() else None
     gpus = torch.cuda.device_count()
+    if accelerator == "mps":
+        raise ValueError("trainer.accelerator = mps: it has no float64, which the measures sum in; use cpu or cuda")
     if accelerator in ("gpu", "cuda") and not gpus:
         raise ValueError(f"trainer.accelerator = {accelerator}: torch sees no GPU here; use cpu or auto")
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus)
@@ -208,7 +230,12 @@ def _fixed_seed(seed: bool | int) -> int:
 
 
 def _config_name(config: Any) -> str:
-    return Path(str(config.config[-1])).stem if config.get("config") else "run"
+    """That of the first config; where it is the record of a run, that of the run."""
+    if not config.get("config"):
+        return "run"
+    path = Path(str(config.config[0]))
+    run = RunFolder(path.resolve().parent)
+    return run.path.name if path.name == run.config.name and run.init.exists() else path.stem
 
 
 def _choose_folder(run_dir: str | None, checkpoint: str | None, name: str) -> RunFolder:
@@ -228,7 +255,10 @@ def _choose_folder(run_dir: str | None, checkpoint: str | None, name: str) -> Ru
     return run
 
 
-def _last_checkpoint(run: RunFolder) -> str:
+def _last_checkpoint(run_dir: str | None) -> str:
+    if run_dir is None:
+        raise ValueError("ckpt_path = last: of which run? Say it with --run_dir")
+    run = RunFolder(Path(run_dir))
     if not run.last_checkpoint.exists():
         raise ValueError(f"ckpt_path = last: there is no such checkpoint: {run.last_checkpoint}")
     return str(run.last_checkpoint)
@@ -243,10 +273,11 @@ def _free_folder(parent: Path, name: str) -> RunFolder:
 
 
 def _set_save_dir(loggers: Any, run: RunFolder | None) -> None:
+    """Lets configured loggers write into the run's folder, or again where they do by default."""
     for logger in _as_list(loggers):
         arguments = logger.get("init_args") if hasattr(logger, "get") else None
-        if run is not None and arguments is not None and arguments.get("save_dir") in (None, ".", os.curdir):
-            arguments["save_dir"] = str(run.path)
+        if arguments is not None and "save_dir" in arguments:
+            arguments["save_dir"] = str(run.path) if run else "."
 
 
 def _as_list(setting: Any) -> list[Any]:

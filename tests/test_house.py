@@ -22,7 +22,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("replicas",),
     ("data",),
     ("run_folder",),
-    ("loggers",),
+    ("loggers", "checkpoints"),
     ("modules",),
     ("callbacks",),
     ("training",),  # runs one config: what sweeps and figures are made of

@@ -35,7 +35,7 @@ def commands() -> list[str]:
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch, full_data):
+def checkout(tmp_path, monkeypatch):
     """A folder that looks like a checkout to the commands, so that nothing is written to the real one."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
@@ -50,7 +50,7 @@ def checkout(tmp_path, monkeypatch, full_data):
     return tmp_path
 
 
-def test_commands_run_in_order(checkout):
+def test_commands_run_in_order(checkout, full_data):
     training = [line for line in commands() if line.startswith("lnsgd ")]
     assert len(training) >= 9
     for line in training:

@@ -10,9 +10,6 @@ from lnsgd import rng
 from lnsgd.data.batch import Batch
 from lnsgd.data.tensors import LabelledTensors
 
-# Small batches are gathered a few at a time: one call costs about as much as another.
-_EXAMPLES_AT_ONCE = 1024
-
 Order = Literal["shuffle", "replacement", "sequential"]
 
 
@@ -90,17 +87,16 @@ class DeviceLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch. Nothing is drawn before the first is asked for."""
         self._yielded, self._resume_at = self._resume_at, 0
-        batches = self._epoch_indices().split(self.batch_size)
-        together = max(1, _EXAMPLES_AT_ONCE // self.batch_size)
-        for first in range(self._yielded, len(batches), together):
-            group = batches[first : first + together]
-            shares = [batch[self.rank :: self.world_size] for batch in group]
-            mine, sizes = torch.cat(shares), [len(share) for share in shares]
-            inputs = self.transform(self.data.inputs.index_select(0, mine)).split(sizes)
-            labels = self.data.labels.index_select(0, mine).split(sizes)
-            for batch, x, y in zip(group, inputs, labels):
-                self._yielded += 1
-                yield Batch(x, y, len(batch))
+        indices = self._epoch_indices()
+        for start in range(self._yielded * self.batch_size, len(self.data), self.batch_size):
+            chosen = indices[start : start + self.batch_size]
+            mine = chosen[self.rank :: self.world_size]
+            self._yielded += 1
+            yield Batch(
+                self.transform(self.data.inputs.index_select(0, mine)),
+                self.data.labels.index_select(0, mine),
+                len(chosen),
+            )
 
     def _epoch_indices(self) -> Tensor:
         n, device = len(self.data), self.data.labels.device

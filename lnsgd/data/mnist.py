@@ -89,7 +89,7 @@ class IdxImageData(ImageData):
             reason = " ".join(str(error).split())
             raise OSError(
                 f"{type(self).__name__} is not in {self.raw} (missing: {', '.join(self._missing)}) and could not be "
-                f"downloaded; put the official files there, or set data_dir or LNSGD_DATA_DIR ({reason})"
+                f"downloaded; put the official files there, unpacked, or set data_dir or LNSGD_DATA_DIR ({reason})"
             ) from error
 
     def load(self, train: bool) -> LabelledTensors:

@@ -40,12 +40,13 @@ def _table(runs: Runs) -> Table:
     for arm, of_arm in runs.items():
         trace = [measured(run, "hessian_trace", "train") for run in of_arm]
         mean = float(np.mean([t.values[-1] for t in trace]))
-        error = float(np.sqrt(np.sum([t.stderrs[-1] ** 2 for t in trace])) / len(trace))
+        error = float(np.mean([t.stderrs[-1] for t in trace]))  # all runs share their probes: not independent
+        units = _final(of_arm[0], "associated_count", "train") / _final(of_arm[0], "associated_fraction", "train")
         table.add_row(
             arm,
             f"{100 * np.mean([_test_error(run) for run in of_arm]):.2f} %",
             f"{100 * np.mean([_final(run, 'active_fraction', 'train') for run in of_arm]):.1f} %",
-            f"{np.mean([_final(run, 'associated_count', 'train') for run in of_arm]):.0f} of 600",
+            f"{np.mean([_final(run, 'associated_count', 'train') for run in of_arm]):.0f} of {units:.0f}",
             f"{np.mean([_final(run, 'distance_from_init') for run in of_arm]):.2f}",
             f"{mean:.3g} ± {error:.2g}",
         )

@@ -1,7 +1,6 @@
 """``metrics.csv``: a row per step, whole at any moment, continued on resume."""
 
 import csv
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from lnsgd.run_folder import RunFolder, whole_file
-
-# A flush may cost at most this share of the time since the last one.
-_FLUSH_SHARE = 0.02
+from lnsgd.run_folder import RunFolder, Throttle, whole_file
 
 
 class CSVLogger(Logger):
@@ -32,7 +28,7 @@ class CSVLogger(Logger):
         super().__init__()
         self._run = RunFolder(Path(save_dir))
         self._rows: dict[int, dict[str, Any]] = {}
-        self._flushed_at, self._flush_seconds, self._dirty = time.monotonic(), 0.0, False
+        self._throttle, self._dirty = Throttle(), False
         if resume and self._run.metrics.exists():
             with self._run.metrics.open(newline="") as file:
                 for row in csv.DictReader(file):
@@ -78,7 +74,7 @@ class CSVLogger(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Writes the file if the last time is long enough ago."""
-        if time.monotonic() - self._flushed_at > max(1.0, self._flush_seconds / _FLUSH_SHARE):
+        if self._throttle.due():
             self._flush()
 
     @rank_zero_only
@@ -94,11 +90,9 @@ class CSVLogger(Logger):
     def _flush(self) -> None:
         if not self._dirty:
             return
-        start = time.monotonic()
         names = sorted({name for row in self._rows.values() for name in row} - {"epoch"})
-        with whole_file(self._run.metrics) as part, part.open("w", newline="") as file:
+        with self._throttle.writing(), whole_file(self._run.metrics) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["step", "epoch", *names])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in self._rows.items())
-        self._flushed_at = time.monotonic()
-        self._flush_seconds, self._dirty = self._flushed_at - start, False
+        self._dirty = False

@@ -8,6 +8,8 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
+from lnsgd.run_folder import RunFolder
+
 
 class WandbLogger(LightningWandbLogger):
     """Lightning's W&B logger that goes on offline: without a key, or where the server is not reached.
@@ -40,14 +42,14 @@ class WandbLogger(LightningWandbLogger):
     def _start(self) -> Any:
         import wandb
 
-        folder = Path(self.save_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        id_file = folder / "wandb-run-id"
-        if id_file.exists():
-            self._wandb_init["id"] = self._id = id_file.read_text().strip()
+        run_folder = RunFolder(Path(self.save_dir or "."))
+        run_folder.path.mkdir(parents=True, exist_ok=True)
+        if run_folder.wandb_id.exists():
+            self._wandb_init["id"] = self._id = run_folder.wandb_id.read_text().strip()
         offline = self._offline or ("WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False))
         run = self._init_run("offline" if offline else None)
-        id_file.write_text(f"{run.id}\n")
+        if run_folder.config.exists():
+            run_folder.wandb_id.write_text(f"{run.id}\n")
         return run
 
     def _init_run(self, mode: Literal["offline"] | None) -> Any:

@@ -55,6 +55,7 @@ class MLP(nn.Module):
             raise ValueError(f"MLP: widths = {widths}; give at least input and output width, each >= 1")
         if activation not in _ACTIVATIONS:
             raise ValueError(f"MLP: activation = {activation!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
+        self.widths = widths
         self.layers = nn.ModuleList(
             nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias) for n_in, n_out in pairwise(widths)
         )
@@ -92,8 +93,14 @@ class MLP(nn.Module):
             layer.requires_grad_(i in trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (B, C) of inputs (B, …), which are flattened."""
+        """Outputs (B, C) of inputs (B, …), which are flattened.
+
+        Raises:
+            ValueError: inputs of another size than the first width.
+        """
         x = x.flatten(1)
+        if x.shape[1] != self.widths[0]:
+            raise ValueError(f"MLP: widths = {self.widths}, but inputs have {x.shape[1]} numbers; set the first so")
         for layer, activation in zip(self.layers, self.activations):
             x = activation(layer(x))
         return self.layers[-1](x)

@@ -36,7 +36,8 @@ class Classifier(LightningModule):
         seed: Key of the noise.
 
     Raises:
-        ValueError: the loss is not defined for the targets that the noise gives.
+        ValueError: the loss is not defined for the targets that the noise gives; in training, a
+            network whose outputs do not match the DataModule's classes.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Classifier(LightningModule):
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.seed = seed
+        self._random_state: dict[str, Tensor] | None = None
         self.totals = nn.ModuleDict({f"{split}_totals": ClassificationTotals() for split in ("train", "val", "test")})
         check_compatible(self.loss, self.label_noise)
 
@@ -71,18 +73,23 @@ class Classifier(LightningModule):
         """This process's part of the mean loss over the global batch."""
         inputs, labels, global_size = Batch.of(batch, self.trainer.world_size)
         outputs = self(inputs)
-        if self.label_noise.targets == "real" and outputs.shape[-1] == 1:
-            raise ValueError("real noise on a single output needs real labels ±1; use two outputs, or UniformNoise")
+        if batch_idx == 0:
+            self._check(outputs)
+            self._totals("train").restart()  # a checkpoint after an epoch's last batch brings that epoch's sums along
         targets = self.noisy_targets(labels, global_size, num_classes_of(outputs), batch_idx)
         losses = self.loss(outputs, targets)
         # Lightning averages gradients over processes; the factor turns that into the mean over examples.
         loss = losses.sum() * (self.trainer.world_size / global_size)
         hard = targets if self.label_noise.targets == "hard" else None
-        if batch_idx == 0:  # a checkpoint after the last batch of an epoch brings that epoch's sums along
-            self._totals("train").restart()
         self._totals("train").add(losses.detach(), outputs.detach(), labels, hard)
         self._log_batch_loss(loss.detach())
         return loss
+
+    def on_train_start(self) -> None:
+        """Goes on with the random state of the checkpoint, where there was one."""
+        if self._random_state is not None:
+            rng.set_global_state(self._random_state, self.device)
+            self._random_state = None
 
     def noisy_targets(self, labels: Tensor, global_size: int, num_classes: int, batch_idx: int) -> Tensor:
         """Targets of this process's share (B,) of a global batch."""
@@ -98,11 +105,11 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Adds a validation batch."""
-        self._evaluate("val", batch)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Adds a test batch."""
-        self._evaluate("test", batch)
+        self._evaluate("test", batch, batch_idx)
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's training totals."""
@@ -118,7 +125,8 @@ class Classifier(LightningModule):
         self._log_totals("test", ("loss", "accuracy"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the sums of an unfinished epoch, so that a resumed one reports all of it."""
+        """Keeps the sums of an unfinished epoch, and the global random state (for networks with dropout)."""
+        checkpoint["random_state"] = rng.global_state(self.device)
         totals, reduce = self._totals("train"), self.trainer.strategy.reduce
         totals.flush()
         checkpoint["train_totals"] = {
@@ -126,7 +134,8 @@ class Classifier(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the sums of an unfinished epoch back."""
+        """Takes them back."""
+        self._random_state = checkpoint.get("random_state")
         if self._trainer is None or not self.trainer.is_global_zero:  # the sum of all processes goes on in one
             return
         totals = self._totals("train")
@@ -136,16 +145,29 @@ class Classifier(LightningModule):
     def _totals(self, split: str) -> ClassificationTotals:
         return self.totals[f"{split}_totals"]  # type: ignore[return-value]
 
-    def _evaluate(self, split: str, batch: Batch | Sequence[Tensor]) -> None:
+    def _check(self, outputs: Tensor) -> None:
+        classes = getattr(getattr(self.trainer, "datamodule", None), "num_classes", None)
+        if classes is not None and num_classes_of(outputs) != classes:
+            raise ValueError(
+                f"the network has {outputs.shape[-1]} outputs for {classes} classes; give it one per class, or for two "
+                "classes a single one"
+            )
+        if self.label_noise.targets == "real" and outputs.shape[-1] == 1:
+            raise ValueError("real noise on a single output needs real labels ±1; use two outputs, or UniformNoise")
+
+    def _evaluate(self, split: str, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         inputs, labels = batch[0], batch[1]
         outputs = self(inputs)
+        if batch_idx == 0:
+            self._check(outputs)
         self._totals(split).add(self.loss(outputs, labels), outputs, labels)
 
     def _log_batch_loss(self, loss: Tensor) -> None:
         # Logged before the step is taken, so that a checkpoint of that step already has the row.
         step = self.trainer.global_step + 1
         if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            named = {"train/batch_loss": self.trainer.strategy.reduce(loss, reduce_op="mean").item()}
+            mean = self.trainer.strategy.reduce(loss.clone(), reduce_op="mean")  # in place
+            named = {"train/batch_loss": mean.item()}
             log_scalars(self, named, prog_bar=named, step=step)
 
     def _log_totals(self, split: str, names: tuple[str, ...], prog_bar: tuple[str, ...] = ()) -> None:

@@ -1,10 +1,11 @@
 """Seconds per MNIST epoch: lnsgd, a hand-written loop, and Lightning with a DataLoader, in one process.
 
-    python scripts/benchmarks/mnist_epoch.py [DATA_DIR] [--epochs N]
+    python scripts/benchmarks/mnist_epoch.py [DATA_DIR] [--rounds N]
 
 The same work for all: a 784-600-10 ReLU network, one-vs-rest logistic loss, SGD, batches of 128 in a
 new random order each epoch, 60,000 images. lnsgd also draws label noise and keeps its training
-totals. Prints one JSON object; the epochs of the three take turns, and the median counts.
+totals. Prints one JSON object; the contestants take turns, three epochs each of
+which the first warms up, and the median over rounds of the faster of the other two counts.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def trainer(epochs: int) -> pl.Trainer:
 
 
 class EpochTimer(pl.Callback):
-    """Hands the control back after each epoch, so that contestants can take turns."""
+    """Keeps the seconds of each epoch."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
