@@ -87,6 +87,9 @@ class TrainingCLI(LightningCLI):
         for target in ("model.init_args.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_fixed_seed)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the config says what the model is, not a checkpoint's hyperparameters."""
+
     def before_instantiate_classes(self) -> None:
         """Settles where the run goes, before anything is built."""
         config = self.config[self.subcommand]

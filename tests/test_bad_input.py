@@ -98,6 +98,9 @@ OPTIONS = {
         ["--trainer.callbacks", "ActiveNeurons", "--trainer.callbacks.layers", "[foo.*]"],
         ("'foo.*'", "net.activations.0"),
     ),
+    "outputs-too-few": (["--model.net.widths", "[784, 20, 1]"], ("1 outputs", "10 classes")),
+    "outputs-too-many": (["--model.net.widths", "[784, 20, 12]"], ("12 outputs", "10 classes")),
+    "inputs": (["--model.net.widths", "[100, 20, 10]"], ("widths = [100, 20, 10]", "784 numbers")),
     # Misspelled keys.
     "key-of-noise": (["--model.label_noise.q", "0.1"], ("'q'", "it takes: p")),
     "key-of-data": (["--data.batchsize", "3"], ("'batchsize'", "did you mean 'batch_size'?")),
@@ -115,6 +118,7 @@ OPTIONS = {
     "config-missing": (["--config", "none.yaml"], ("none.yaml", "does not exist")),
     "checkpoint-missing": (["--ckpt_path", "nope/checkpoints/last.ckpt"], ("nope/checkpoints/last.ckpt", "no such")),
     "checkpoint-missing-with-run-dir": (["--ckpt_path", "nope.ckpt", "--run_dir", "r"], ("nope.ckpt", "no such")),
+    "last-checkpoint-of-which-run": (["--ckpt_path", "last"], ("ckpt_path = last", "--run_dir")),
     "no-last-checkpoint": (["--ckpt_path", "last", "--run_dir", "r"], ("r/checkpoints/last.ckpt", "no such")),
 }
 
@@ -122,6 +126,30 @@ OPTIONS = {
 @pytest.mark.parametrize(("options", "says"), OPTIONS.values(), ids=OPTIONS)
 def test_option(refused: Refused, options: list[str], says: tuple[str, ...]) -> None:
     _assert_says(refused([*GOOD, *options]), says)
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_measuring_an_untrained_network(refused: Refused, command: str) -> None:
+    line = refused([command, *GOOD[1:]])
+    _assert_says(line, (f"lnsgd {command}", "--ckpt_path"))
+
+
+def _checkpoint(folder: Path, widths: str) -> Path:
+    main([*GOOD, "--model.net.widths", widths, "--run_dir", str(folder)])
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_checkpoint_of_another_model(refused: Refused, tmp_path: Path) -> None:
+    path = _checkpoint(tmp_path / "trained", "[784, 8, 10]")
+    line = refused([*GOOD, "--model.net.widths", "[784, 9, 10]", "--ckpt_path", str(path)])
+    _assert_says(line, (str(path), "net.layers.0.weight is (8, 784) there and (9, 784) here", "config.yaml"))
+
+
+def test_checkpoint_cut_short(refused: Refused, tmp_path: Path) -> None:
+    path = _checkpoint(tmp_path / "trained", "[784, 8, 10]")
+    path.write_bytes(path.read_bytes()[:-1000])
+    line = refused([*GOOD, "--model.net.widths", "[784, 8, 10]", "--ckpt_path", str(path)])
+    _assert_says(line, (str(path), "damaged"))
 
 
 def test_gpu_where_there_is_none(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,6 +195,44 @@ def test_default_folder_is_named_after_the_config(tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["tiny", "tiny-2", "tiny-3"]
     assert all((path / "finished.json").exists() for path in (tmp_path / "runs").iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "tiny.yaml"]
+
+
+def test_folder_is_named_after_the_first_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(TINY)
+    Path("more.yaml").write_text("trainer:\n  max_epochs: 1\n")
+    main(["fit", "--config", "mine.yaml", "--config", "more.yaml"])
+    main(["fit", "--config", "runs/mine/config.yaml"])  # the record of a run is named after the run
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "mine-2"]
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_measures_in_other_precisions(precision: str) -> None:
+    trackers = [f"--trainer.callbacks+={name}" for name in ("ActiveNeurons", "ClassAssociation", "HessianTrace")]
+    run = fit(precision, "--trainer.precision", precision, "--trainer.max_epochs", "1", *trackers)
+    assert all(value > 0 for value in logged(run, "active_fraction/train/net.activations.0"))
+    assert all(torch.isfinite(torch.tensor(logged(run, "hessian_trace/train"))))
+
+
+def test_killed_after_going_on_is_not_finished(trained: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(trained.path, run.path)
+    assert run.finished.exists()
+    with pytest.raises(KilledError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lnsgd.modules.Classifier.on_train_epoch_end", _killed)
+        main(["fit", "--config", "tiny.yaml", "--run_dir", str(run.path), "--ckpt_path", "last", *MORE_EPOCHS])
+    assert not run.finished.exists()
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def _killed(*args: object) -> None:
+    raise KilledError
+
+
+MORE_EPOCHS = ["--trainer.max_epochs", "3"]
 
 
 def test_debug_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,6 +235,11 @@ def test_environment_is_left_as_it_was(alone: Path) -> None:
     assert {name: value for name, value in os.environ.items() if name.startswith("WANDB")} == before
 
 
+def test_run_again_from_its_record_is_another_run(tracked: Path, alone: Path) -> None:
+    main(["fit", "--config", str(tracked / "config.yaml"), "--run_dir", str(alone / "again")])
+    assert (alone / "again" / "wandb-run-id").read_text() != (tracked / "wandb-run-id").read_text()
+
+
 def test_two_runs_of_one_process_are_two_runs(alone: Path) -> None:
     for name in ("one", "two"):
         main(["fit", *QUICK, "--run_dir", name])

@@ -15,7 +15,8 @@ class WandbLogger(LightningWandbLogger):
     """Lightning's W&B logger that goes on offline: without a key, or where the server is not reached.
 
     What was kept offline is in the run's folder; at the end the command that sends it is printed. The
-    run's id is kept there too (``wandb-run-id``), so that a resumed run continues the same W&B run.
+    run's id is kept there too (``wandb-run-id``), so that what goes on in that folder continues the same
+    W&B run.
 
     Args:
         project: W&B project.
@@ -48,7 +49,7 @@ class WandbLogger(LightningWandbLogger):
             self._wandb_init["id"] = self._id = run_folder.wandb_id.read_text().strip()
         offline = self._offline or ("WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False))
         run = self._init_run("offline" if offline else None)
-        if run_folder.config.exists():
+        if self.save_dir != ".":
             run_folder.wandb_id.write_text(f"{run.id}\n")
         return run
 

@@ -407,3 +407,35 @@ def test_resuming_without_the_initial_weights_raises(tmp_path):
     second = trainer_in(tmp_path, [DistanceFromInit()])
     with pytest.raises(ValueError, match="holds no initial weights"):
         second.fit(classifier(), datamodule=data(), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_two_callbacks_of_one_kind(tmp_path):
+    """What they measure differs, or when; Lightning needs a name for the state of each."""
+    callbacks = [
+        ClassAssociation(threshold=2, histograms=0),
+        ClassAssociation(threshold=3, every_n_epochs=2, histograms=0),
+        HessianTrace(split="train", examples=50, probes=2),
+        HessianTrace(split="val", examples=50, probes=2),
+        ActiveNeurons(at_steps=[3]),
+    ]
+    trainer_in(tmp_path, callbacks, max_epochs=1).fit(classifier(), datamodule=data())
+    traces = {row["split"] for row in parquet(tmp_path) if row["measure"] == "hessian_trace"}
+    assert traces == {"train", "val"}
+    assert {row["step"] for row in parquet(tmp_path) if row["measure"] == "active_count"} == {0, 3, STEPS_PER_EPOCH}
+
+
+def test_one_activation_module_for_two_layers_is_refused(tmp_path):
+    class Shared(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList(
+                [torch.nn.Linear(784, 12), torch.nn.Linear(12, 12), torch.nn.Linear(12, 10)]
+            )
+            self.relu = torch.nn.ReLU()
+
+        def forward(self, x):
+            x = self.relu(self.layers[0](x.flatten(1)))
+            return self.layers[2](self.relu(self.layers[1](x)))
+
+    with pytest.raises(ValueError, match="relu is called more than once"):
+        trainer_in(tmp_path, [ActiveNeurons()]).fit(Classifier(Shared()), datamodule=data())

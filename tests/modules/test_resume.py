@@ -267,3 +267,46 @@ def test_killed_and_resumed(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step=4.ckpt", "step=8.ckpt"}
     resume(folder, folder / "checkpoints" / "step=8.ckpt").assert_same(undisturbed("uniform", False))
+
+
+class DropoutNet(torch.nn.Module):
+    """Draws from the global generator at every training step, and keeps running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = torch.nn.Linear(784, 12)
+        self.norm = torch.nn.BatchNorm1d(12)
+        self.drop = torch.nn.Dropout(0.5)
+        self.out = torch.nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.drop(torch.relu(self.norm(self.hidden(x.flatten(1))))))
+
+
+def train_with_dropout(folder: Path, checkpoint: Path | None = None, *callbacks: Callback) -> dict[str, torch.Tensor]:
+    with rng.forked(0, "init"):
+        module = Classifier(DropoutNet(), label_noise=UniformNoise(0.3))
+    # Every run starts from the same state, as a new process does; a resumed one must not go on from here.
+    torch.manual_seed(5)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_checkpointing=bool(callbacks),
+        max_epochs=EPOCHS,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=MNIST(source="sample", subset=N, batch_size=BATCH), ckpt_path=checkpoint)
+    return module.state_dict()
+
+
+@pytest.mark.parametrize("stop", [4, 6, 11])
+def test_dropout_and_batch_norm_go_on_where_they_stopped(tmp_path, stop):
+    undisturbed = train_with_dropout(tmp_path)
+    with pytest.raises(StoppedError):
+        train_with_dropout(tmp_path, None, CheckpointsAt(tmp_path, stop), StopAt(stop + 1))
+    resumed = train_with_dropout(tmp_path, tmp_path / "checkpoints" / f"step={stop}.ckpt")
+    for name, value in undisturbed.items():
+        assert torch.equal(value, resumed[name]), name
