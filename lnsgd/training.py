@@ -138,7 +138,7 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says where the run is."""
-        if self.run_folder is not None and self.trainer.is_global_zero:
+        if self.run_folder is not None and self.trainer.is_global_zero and self.run_folder.path.exists():
             print(f"The run is in {self.run_folder.path}")
 
     def after_validate(self) -> None:
