@@ -91,7 +91,7 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         if layer in seen:
             raise ValueError(
                 f"{layer} is called more than once in a forward pass, so it stands for several layers; give each "
-                "activation a module of its own, or name the layers to watch"
+                "activation a module of its own, or leave it out of `layers`"
             )
         seen.add(layer)
         if layer not in found:

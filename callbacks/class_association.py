@@ -56,7 +56,9 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
 
     def new_metric(self, trainer: Trainer, num_units: int) -> measures.ClassAssociation:
         """An empty metric for one site."""
-        classes = self.num_classes or trainer.datamodule.num_classes  # type: ignore[attr-defined]
+        classes = self.num_classes or getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        if classes is None:
+            raise ValueError("ClassAssociation: the DataModule does not say its num_classes; give num_classes=")
         return measures.ClassAssociation(classes, num_units, self.threshold, self.rates, sync_on_compute=False)
 
     def update(self, metric: measures.ClassAssociation, preactivations: Tensor, labels: Tensor) -> None:

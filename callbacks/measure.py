@@ -1,14 +1,14 @@
 """What all measuring callbacks share: when they run and on which data."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lnsgd.callbacks import schedule
 from lnsgd.callbacks.measurements import Measurement, scalars, tabulate, write_table
+from lnsgd.callbacks.schedule import Schedule, at, every, log_spaced
 from lnsgd.loggers import log_scalars, send_scalars
 
 Split = Literal["train", "val", "test"]
@@ -47,7 +47,7 @@ class MeasureCallback(Callback):
             "log_spaced": log_spaced,
             "at_steps": at_steps,
         }
-        self._epoch_due, self._step_due = _schedules(**self._schedule)
+        self._epoch_due, self._step_due = _due(self._schedule)
         self._measured_at: int | None = None
 
     @property
@@ -115,25 +115,16 @@ class MeasureCallback(Callback):
             self._measured_at = trainer.global_step
 
 
-def _schedules(
-    every_n_epochs: int | None, every_n_steps: int | None, log_spaced: int | None, at_steps: Sequence[int] | None
-) -> tuple[schedule.Schedule | None, schedule.Schedule | None]:
-    given = {
-        "every_n_epochs": every_n_epochs,
-        "every_n_steps": every_n_steps,
-        "log_spaced": log_spaced,
-        "at_steps": at_steps,
-    }
-    named = [f"{name} = {value}" for name, value in given.items() if value is not None]
-    if len(named) > 1:
-        raise ValueError(f"{' and '.join(named)}: give one schedule")
-    if every_n_steps is not None:
-        return None, schedule.every(every_n_steps)
-    if log_spaced is not None:
-        return None, schedule.log_spaced(log_spaced)
-    if at_steps is not None:
-        return None, schedule.at(at_steps)
-    return schedule.every(1 if every_n_epochs is None else every_n_epochs), None
+_IN_STEPS: dict[str, Callable[[Any], Schedule]] = {"every_n_steps": every, "log_spaced": log_spaced, "at_steps": at}
+
+
+def _due(settings: Mapping[str, Any]) -> tuple[Schedule | None, Schedule | None]:
+    """The schedule in epochs or the one in steps, and ``None`` for the other."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(f'{name} = {value}' for name, value in given.items())}: give one schedule")
+    name, value = next(iter(given.items()), ("every_n_epochs", 1))
+    return (every(value), None) if name == "every_n_epochs" else (None, _IN_STEPS[name](value))
 
 
 def measurement_batches(trainer: Trainer, split: Split, examples: int | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from lnsgd.cli import main
@@ -77,12 +76,6 @@ def write_idx(folder: Path, sizes: dict[str, int]) -> None:
             (folder / f"{part}-{kind}-ubyte").write_bytes(header + values.tobytes())
 
 
-def skip_without_devices(path: Path) -> None:
-    trainer = read(path).get("trainer", {})
-    if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-
-
 def run(path: Path, args: list[str]) -> None:
     if read(path).get("trainer", {}).get("devices", 1) == 1:
         main(args)
@@ -99,7 +92,6 @@ def test_there_are_configs() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_one_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    skip_without_devices(path)
     base, options = [], [*ONE_STEP, *data_options(path, tmp_path / "data", monkeypatch), "--run_dir", "run"]
     if "model" not in read(path):
         base = ["--config", str(EXPERIMENT)]

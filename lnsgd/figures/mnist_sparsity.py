@@ -79,7 +79,7 @@ def _claims(runs: Runs) -> list[Claim]:
             source="Cornacchia et al., Fig. 5",
             paper="lower",
             measured=[100 * (_test_error(noisy) - _test_error(clean)) for clean, noisy in pairs],
-            high=0.0,
+            high=-0.01,  # one image of the 10,000 in the test set
         ),
     ]
 

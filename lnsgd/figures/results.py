@@ -28,7 +28,7 @@ def measured(run: RunFolder, measure: str, split: str = "", layer: str | None = 
     if rows.empty:
         raise ValueError(f"{run.measures} has no {measure} on split {split!r}")
     rows = rows.sort_values("step")
-    # The epoch counter of the last row of an epoch is that epoch's own: it counts finished epochs from there.
+    # Epochs are numbered from 0: the last row, at the end of training, stands for one epoch more.
     per_epoch = rows["step"].max() / max(rows["epoch"].max() + 1, 1)
     return Curve((rows["step"] / per_epoch).to_numpy(), rows["value"].to_numpy(), rows["stderr"].to_numpy())
 

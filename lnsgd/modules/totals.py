@@ -6,6 +6,7 @@ from torchmetrics import Metric
 
 from lnsgd.losses import predicted_classes
 
+# Counting a small batch costs about as much as counting many.
 _BATCHES_AT_ONCE = 32
 
 
