@@ -30,6 +30,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@for script in scripts/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:

@@ -4,5 +4,6 @@ from lnsgd.callbacks.active_neurons import ActiveNeurons
 from lnsgd.callbacks.class_association import ClassAssociation
 from lnsgd.callbacks.distance_from_init import DistanceFromInit
 from lnsgd.callbacks.hessian_trace import HessianTrace
+from lnsgd.callbacks.performance import Performance
 
-__all__ = ["ActiveNeurons", "ClassAssociation", "DistanceFromInit", "HessianTrace"]
+__all__ = ["ActiveNeurons", "ClassAssociation", "DistanceFromInit", "HessianTrace", "Performance"]

@@ -10,10 +10,11 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches
+from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches, network
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.measures.evaluation import evaluation_mode
 from lnsgd.measures.sites import activation_sites, observe
+from lnsgd.modules.replicated import Subject
 
 M = TypeVar("M", bound=Metric)
 
@@ -50,7 +51,7 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         return {**super().identity, "splits": self.splits, "layers": self.layers, "examples": self.examples}
 
     @abstractmethod
-    def new_metric(self, trainer: Trainer, num_units: int) -> M:
+    def new_metric(self, subject: Subject, num_units: int) -> M:
         """An empty metric for one site, with ``sync_on_compute=False``: it is synchronized once, after the pass."""
 
     @abstractmethod
@@ -62,31 +63,32 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         """The numbers of one site."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the activation sites."""
-        self.sites = activation_sites(pl_module, self.layers)
+        """Checks that there are activation sites."""
+        activation_sites(network(pl_module), self.layers)
 
-    def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
+    def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
         """The numbers of each site on each split."""
         return [
             measurement
             for split in self.splits
-            for layer, metric in self.metrics(trainer, module, split).items()
+            for layer, metric in self.metrics(trainer, subject, split).items()
             for measurement in self.measurements(metric, split, layer)
         ]
 
-    def metrics(self, trainer: Trainer, module: LightningModule, split: Split) -> dict[str, M]:
+    def metrics(self, trainer: Trainer, subject: Subject, split: Split) -> dict[str, M]:
         """One metric per site after a pass over a split in eval mode, summed over processes."""
         found: dict[str, M] = {}
-        with torch.no_grad(), evaluation_mode(module):
-            for inputs, labels in measurement_batches(trainer, split, self.examples):
-                with observe(self.sites, partial(self._add, trainer, found, set(), labels)):
-                    module(inputs)
+        sites = activation_sites(subject.module, self.layers)
+        with torch.no_grad(), evaluation_mode(subject.module):
+            for inputs, labels in measurement_batches(trainer, subject, split, self.examples):
+                with observe(sites, partial(self._add, subject, found, set(), labels)):
+                    subject.module(inputs)
         for metric in found.values():
             metric.sync()
         return found
 
     def _add(
-        self, trainer: Trainer, found: dict[str, M], seen: set[str], labels: Tensor, layer: str, preactivations: Tensor
+        self, subject: Subject, found: dict[str, M], seen: set[str], labels: Tensor, layer: str, preactivations: Tensor
     ) -> None:
         if layer in seen:
             raise ValueError(
@@ -96,5 +98,5 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         seen.add(layer)
         if layer not in found:
             units = preactivations.shape[1:].numel()
-            found[layer] = self.new_metric(trainer, units).to(preactivations.device)
+            found[layer] = self.new_metric(subject, units).to(preactivations.device)
         self.update(found[layer], preactivations, labels)

@@ -1,12 +1,12 @@
 """Logs how many neurons fire."""
 
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lnsgd import measures
 from lnsgd.callbacks.activations import ActivationCallback
 from lnsgd.callbacks.measure import Split
 from lnsgd.callbacks.measurements import Measurement
+from lnsgd.modules.replicated import Subject
 
 
 class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
@@ -18,7 +18,7 @@ class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
 
     headline = ("active_fraction", "active")
 
-    def new_metric(self, trainer: Trainer, num_units: int) -> measures.ActiveNeurons:
+    def new_metric(self, subject: Subject, num_units: int) -> measures.ActiveNeurons:
         """An empty metric for one site."""
         return measures.ActiveNeurons(num_units, sync_on_compute=False)
 

@@ -1,5 +1,6 @@
 """Logs how many neurons belong to one class, and draws their firing histograms."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from lnsgd import measures
 from lnsgd.callbacks.activations import ActivationCallback
-from lnsgd.callbacks.measure import Split
+from lnsgd.callbacks.measure import Split, subjects
 from lnsgd.callbacks.measurements import Measurement
+from lnsgd.modules.replicated import ReplicatedModule, Subject
+from lnsgd.replicas import groups
 from lnsgd.run_folder import RunFolder, whole_file
 
 if TYPE_CHECKING:
@@ -54,9 +57,9 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
         """What makes this callback another one than a second of its class."""
         return {**super().identity, "threshold": self.threshold, "rates": self.rates}
 
-    def new_metric(self, trainer: Trainer, num_units: int) -> measures.ClassAssociation:
+    def new_metric(self, subject: Subject, num_units: int) -> measures.ClassAssociation:
         """An empty metric for one site."""
-        classes = self.num_classes or getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        classes = self.num_classes or getattr(subject.data, "num_classes", None)
         if classes is None:
             raise ValueError("ClassAssociation: the DataModule does not say its num_classes; give num_classes=")
         return measures.ClassAssociation(classes, num_units, self.threshold, self.rates, sync_on_compute=False)
@@ -77,16 +80,32 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
         """Keeps the firings of the trained network and draws their histograms."""
         run, split = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)), self.splits[0]
         pl_module.to(trainer.strategy.root_device)  # the Trainer has moved it to the CPU already
-        metrics = self.metrics(trainer, pl_module, split)
+        metrics = {subject.replica: self.metrics(trainer, subject, split) for subject in subjects(trainer, pl_module)}
         pl_module.cpu()
         if not trainer.is_global_zero:
             return
+        names = _names(pl_module, metrics)
+        fired = {name + layer: m.fired.cpu() for r, name in names.items() for layer, m in metrics[r].items()}
         with whole_file(run.firings) as part:
-            save_file({layer: metric.fired.cpu() for layer, metric in metrics.items()}, part)
-        for layer, metric in metrics.items() if self.histograms else ():
-            figure = metric.histograms(self.histograms)
-            _save(figure, run.figures / f"firing_histograms_{layer}.png")
-            _send(trainer, f"firing_histograms/{split}/{layer}", figure)
+            save_file(fired, part)
+        for replica in _drawn(pl_module, metrics) if self.histograms else ():
+            for layer, metric in metrics[replica].items():
+                figure, name = metric.histograms(self.histograms), names[replica] + layer
+                _save(figure, run.figures / f"firing_histograms_{name.replace('/', '_')}.png")
+                _send(trainer, f"firing_histograms/{split}/{name}", figure)
+
+
+def _names(module: LightningModule, replicas: Iterable[int]) -> dict[int, str]:
+    """What stands before a layer's name: nothing, or which replica it belongs to."""
+    return {r: f"replica{r}/" if isinstance(module, ReplicatedModule) else "" for r in replicas}
+
+
+def _drawn(module: LightningModule, replicas: Collection[int]) -> list[int]:
+    """Whose histograms are drawn: of the replicas that differ in nothing but the seed, the first."""
+    if not isinstance(module, ReplicatedModule):
+        return list(replicas)
+    of_groups = [[r for r in members if r in replicas] for members in groups(module.replicas).values()]
+    return [members[0] for members in of_groups if members]
 
 
 def _save(figure: "Figure", path: Path) -> None:

@@ -6,14 +6,15 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback
+from lnsgd.callbacks.measure import MeasureCallback, subjects
 from lnsgd.callbacks.measurements import Measurement
+from lnsgd.modules.replicated import Subject
 
 
 class DistanceFromInit(MeasureCallback):
     """Logs ‖θ − θ₀‖₂ as ``distance_from_init`` and, per tensor, ``distance_from_init/<tensor>``.
 
-    θ₀ is taken before the first step and kept in every checkpoint, so that a resumed run measures
+    θ₀ (of every replica) is taken before the first step and kept in every checkpoint, so that a resumed run measures
     from the same point.
 
     Args:
@@ -29,7 +30,7 @@ class DistanceFromInit(MeasureCallback):
     def __init__(self, per_tensor: bool = True, **schedule: Any) -> None:
         super().__init__(**schedule)
         self.per_tensor = per_tensor
-        self._init: dict[str, Tensor] | None = None
+        self._init: dict[int, dict[str, Tensor]] | None = None
 
     @property
     def state_key(self) -> str:
@@ -48,8 +49,12 @@ class DistanceFromInit(MeasureCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps θ₀."""
         if trainer.global_step == 0:
-            parameters = measures.trainable_parameters(pl_module)
-            self._init = {name: p.cpu().clone() for name, p in parameters.items()}
+            self._init = {
+                subject.replica: {
+                    name: p.cpu().clone() for name, p in measures.trainable_parameters(subject.module).items()
+                }
+                for subject in subjects(trainer, pl_module)
+            }
         elif self._init is None:
             raise ValueError(
                 "DistanceFromInit: the checkpoint holds no initial weights; it was written by a run without this "
@@ -57,10 +62,12 @@ class DistanceFromInit(MeasureCallback):
             )
         super().on_train_start(trainer, pl_module)
 
-    def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
+    def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
         """Total distance and that of each tensor."""
         assert self._init is not None
-        distance = measures.distance_from_init(measures.trainable_parameters(module), self._init)
+        distance = measures.distance_from_init(
+            measures.trainable_parameters(subject.module), self._init[subject.replica]
+        )
         found = [Measurement("distance_from_init", "", "", distance.total)]
         if self.per_tensor:
             found += [Measurement("distance_from_init", "", name, d) for name, d in distance.per_tensor.items()]

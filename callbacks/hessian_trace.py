@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 
 from lnsgd import measures, rng
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches
+from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches, module_loss
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.losses import Loss
+from lnsgd.modules.replicated import Subject
 
 
 class HessianTrace(MeasureCallback):
@@ -55,15 +56,12 @@ class HessianTrace(MeasureCallback):
         own = {"split": self.split, "examples": self.examples, "probes": self.probes, "seed": self.seed}
         return {**super().identity, **own, "loss": type(self.loss).__name__}
 
-    def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
+    def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
         """Trace and standard error."""
-        loss = self.loss or getattr(module, "loss", None)
-        if loss is None:
-            raise ValueError(f"{type(module).__name__} has no attribute `loss`; give HessianTrace a per-example loss=")
         trace = measures.hessian_trace(
-            module,
-            loss,
-            measurement_batches(trainer, self.split, self.examples),
+            subject.module,
+            self.loss or module_loss(subject.module),
+            measurement_batches(trainer, subject, self.split, self.examples),
             probes=self.probes,
             generator=rng.generator(self.seed, "probes"),
             reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),

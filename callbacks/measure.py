@@ -1,15 +1,18 @@
 """What all measuring callbacks share: when they run and on which data."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lnsgd.callbacks.measurements import Measurement, scalars, tabulate, write_table
-from lnsgd.callbacks.schedule import Schedule, at, every, log_spaced
+from lnsgd.callbacks.measurements import Measurement, group_scalars, scalars, tabulate, write_table
 from lnsgd.loggers import log_scalars, send_scalars
+from lnsgd.modules.replicated import ReplicatedModule, Subject
+from lnsgd.replicas import groups
+from lnsgd.schedules import Schedule, at, every, log_spaced
 
 Split = Literal["train", "val", "test"]
 
@@ -17,7 +20,9 @@ Split = Literal["train", "val", "test"]
 class MeasureCallback(Callback):
     """Base of the measuring callbacks. A subclass says what is measured: `measure`.
 
-    Measures before the first step, at its schedule, and at the end of training.
+    Measures before the first step, at its schedule, and at the end of training. In a replicated run
+    every replica is measured; loggers get mean and standard deviation over those that differ in
+    nothing but the seed.
 
     Args:
         every_n_epochs: At the end of every n-th epoch; 1 where no schedule is given.
@@ -61,8 +66,12 @@ class MeasureCallback(Callback):
         return self._generate_state_key(**self.identity)
 
     @abstractmethod
-    def measure(self, trainer: Trainer, module: LightningModule) -> list[Measurement]:
-        """What is measured now. Runs on all processes and gives the same numbers on each."""
+    def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
+        """What is measured now, of one network. Runs on all processes and gives the same numbers on each."""
+
+    def next_stop(self, step: int) -> int | None:
+        """The next step after which this callback must be called, for runs that take many at once."""
+        return self._step_due.next_after(step) if self._step_due else None
 
     def state_dict(self) -> dict[str, Any]:
         """The step of the last measurement, so that a resumed run does not repeat it."""
@@ -99,20 +108,43 @@ class MeasureCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the final network where training was stopped early."""
         if self._measured_at != trainer.global_step:
-            measurements = self.measure(trainer, pl_module)
+            found = self._measure_all(trainer, pl_module)
             epoch = max(trainer.current_epoch - 1, 0)  # the counter has moved on
-            send_scalars(trainer, scalars(measurements), trainer.global_step, epoch)
-            tabulate(trainer, measurements, epoch)
+            send_scalars(trainer, _scalars(pl_module, found), trainer.global_step, epoch)
+            tabulate(trainer, found, epoch)
         write_table(trainer)
 
     def _measure_once(self, trainer: Trainer, module: LightningModule) -> None:
-        if self._measured_at != trainer.global_step:
-            measurements = self.measure(trainer, module)
-            measure, shown = self.headline
-            headline = {shown: next(m.value for m in measurements if m.measure == measure)}
-            log_scalars(module, scalars(measurements), headline)
-            tabulate(trainer, measurements, trainer.current_epoch)
-            self._measured_at = trainer.global_step
+        if self._measured_at == trainer.global_step:
+            return
+        found = self._measure_all(trainer, module)
+        measure, shown = self.headline
+        headline = [next(m.value for m in measured if m.measure == measure) for measured in found.values()]
+        log_scalars(module, _scalars(module, found), {shown: fmean(headline)} if headline else {})
+        tabulate(trainer, found, trainer.current_epoch)
+        self._measured_at = trainer.global_step
+
+    def _measure_all(self, trainer: Trainer, module: LightningModule) -> dict[int, list[Measurement]]:
+        """Measurements by replica."""
+        return {subject.replica: self.measure(trainer, subject) for subject in subjects(trainer, module)}
+
+
+def subjects(trainer: Trainer, module: LightningModule) -> Iterable[Subject]:
+    """The networks that are trained: the replicas of a replicated run that have not diverged, else one."""
+    if isinstance(module, ReplicatedModule):
+        return module.subjects()
+    return [Subject(module, trainer.datamodule)]  # type: ignore[attr-defined]
+
+
+def network(module: LightningModule) -> LightningModule:
+    """The module whose structure all measured networks have."""
+    return module.cell if isinstance(module, ReplicatedModule) else module
+
+
+def _scalars(module: LightningModule, found: Mapping[int, Sequence[Measurement]]) -> dict[str, float]:
+    if isinstance(module, ReplicatedModule):
+        return group_scalars(found, groups(module.replicas))
+    return scalars(found[0])
 
 
 _IN_STEPS: dict[str, Callable[[Any], Schedule]] = {"every_n_steps": every, "log_spaced": log_spaced, "at_steps": at}
@@ -127,13 +159,27 @@ def _due(settings: Mapping[str, Any]) -> tuple[Schedule | None, Schedule | None]
     return (every(value), None) if name == "every_n_epochs" else (None, _IN_STEPS[name](value))
 
 
-def measurement_batches(trainer: Trainer, split: Split, examples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def module_loss(module: LightningModule) -> Callable[[Tensor, Tensor], Tensor]:
+    """A module's per-example loss.
+
+    Raises:
+        ValueError: it has none.
+    """
+    loss = getattr(module, "loss", None)
+    if loss is None:
+        raise ValueError(f"{type(module).__name__} has no attribute `loss`; give the callback a per-example loss=")
+    return loss
+
+
+def measurement_batches(
+    trainer: Trainer, subject: Subject, split: Split, examples: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's share of the data to measure on: batches (inputs, labels) on its device.
 
     Raises:
         ValueError: the DataModule does not say what to measure on.
     """
-    loader = getattr(trainer.datamodule, "measurement_dataloader", None)  # type: ignore[attr-defined]
+    loader = getattr(subject.data, "measurement_dataloader", None)
     if loader is None:
         raise ValueError(
             "measuring callbacks need a DataModule with measurement_dataloader(split, examples), which gives batches "

@@ -1,13 +1,14 @@
 """Measured numbers: to every logger, and to ``measures.parquet`` in the run's folder."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
 
+from lnsgd.replicas import group_statistics
 from lnsgd.run_folder import RunFolder, Throttle, whole_file
 
 
@@ -43,7 +44,7 @@ class MeasurementTable:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self._rows: dict[tuple[int, Measurement], tuple[int, Measurement]] = {}
+        self._rows: dict[tuple[int, int, Measurement], tuple[int, Measurement]] = {}
         self._last_step = 0
         self._throttle, self._dirty = Throttle(), False
         if resume and path.exists():
@@ -54,19 +55,20 @@ class MeasurementTable:
 
         for row in pq.read_table(self.path).to_pylist():
             measurement = Measurement(*(row[field] for field in Measurement._fields))
-            self._put(row["step"], row["epoch"], measurement)
+            self._put(row["step"], row["epoch"], row["replica"], measurement)
 
-    def _put(self, step: int, epoch: int, measurement: Measurement) -> None:
-        self._rows[step, measurement._replace(value=0.0, stderr=0.0)] = (epoch, measurement)
+    def _put(self, step: int, epoch: int, replica: int, measurement: Measurement) -> None:
+        self._rows[step, replica, measurement._replace(value=0.0, stderr=0.0)] = (epoch, measurement)
         self._last_step = max(step, self._last_step)
 
-    def add(self, step: int, epoch: int, measurements: Iterable[Measurement]) -> None:
-        """Adds rows of one step."""
+    def add(self, step: int, epoch: int, found: Mapping[int, Iterable[Measurement]]) -> None:
+        """Adds rows of one step, given by replica."""
         if step < self._last_step:
             self._rows = {key: row for key, row in self._rows.items() if key[0] <= step}
             self._last_step = step
-        for measurement in measurements:
-            self._put(step, epoch, measurement)
+        for replica, measurements in found.items():
+            for measurement in measurements:
+                self._put(step, epoch, replica, measurement)
         self._dirty = True
         if self._throttle.due():
             self.write()
@@ -91,8 +93,8 @@ class MeasurementTable:
             ]
         )
         rows = [
-            {"step": step, "epoch": epoch, "replica": 0, **measurement._asdict()}
-            for (step, _), (epoch, measurement) in self._rows.items()
+            {"step": step, "epoch": epoch, "replica": replica, **measurement._asdict()}
+            for (step, replica, _), (epoch, measurement) in self._rows.items()
         ]
         with self._throttle.writing(), whole_file(self.path) as part:
             pq.write_table(pa.Table.from_pylist(rows, schema), part)
@@ -121,11 +123,23 @@ def scalars(measurements: Iterable[Measurement]) -> dict[str, float]:
     return named
 
 
-def tabulate(trainer: Trainer, measurements: Iterable[Measurement], epoch: int) -> None:
-    """Adds measurements, the same on all processes, to ``measures.parquet`` at ``trainer.global_step``."""
+def group_scalars(found: Mapping[int, Iterable[Measurement]], members: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Measurements of replicas as loggers take them: mean and standard deviation over each group."""
+    by_name: dict[str, dict[int, float]] = {}
+    for replica, measurements in found.items():
+        for measurement in measurements:
+            by_name.setdefault(measurement.name, {})[replica] = measurement.value
+    named: dict[str, float] = {}
+    for name, values in by_name.items():
+        named |= group_statistics(name, values, members)
+    return named
+
+
+def tabulate(trainer: Trainer, found: Mapping[int, Iterable[Measurement]], epoch: int) -> None:
+    """Adds measurements by replica, the same on all processes, to ``measures.parquet`` at ``trainer.global_step``."""
     table = table_of(trainer)
     if trainer.is_global_zero:
-        table.add(trainer.global_step, epoch, measurements)
+        table.add(trainer.global_step, epoch, found)
 
 
 def write_table(trainer: Trainer) -> None:

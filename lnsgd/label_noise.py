@@ -5,6 +5,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -15,10 +16,10 @@ TargetKind = Literal["hard", "soft", "real"]
 
 
 class LabelNoise(ABC):
-    """Interface of a label noise: called with labels and a generator, it returns the targets of one step.
+    """Interface of a label noise: `draw` noise without knowing the labels, `apply` it to them.
 
-    How many numbers are drawn may depend on the *shape* of the labels, never on their values: then
-    the noise of a batch is the same however many processes share the batch.
+    A run draws the noise of many examples at once, and each step applies its part; so the noise of
+    an example depends neither on the labels nor on how many processes share a batch.
 
     Attributes:
         targets: What comes out: ``hard`` class indices (B,), ``soft`` class probabilities (B, C), or
@@ -28,14 +29,35 @@ class LabelNoise(ABC):
     targets: ClassVar[TargetKind]
 
     @abstractmethod
-    def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
-        """Targets of one step.
+    def draw(self, shape: Sequence[int], generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+        """Noise for labels of a given shape, one row per example.
 
         Args:
-            labels: Class indices, shape (B,), int64; or real targets of any floating shape.
-            generator: Source of all randomness, on the labels' device.
+            shape: Shape of the labels: (n,) for classes, (n, …) for real targets.
+            generator: Source of all randomness, on the device where the noise is wanted.
             num_classes: C, the number of classes; ``None`` for real targets.
+
+        Returns:
+            A tensor of n rows, with no columns where nothing is drawn.
         """
+
+    @abstractmethod
+    def apply(self, labels: Tensor, noise: Tensor, num_classes: int | None = None) -> Tensor:
+        """Targets of labels whose noise was drawn.
+
+        Args:
+            labels: Class indices, shape (n,), int64; or real targets of any floating shape.
+            noise: Rows of what `draw` gave, one for each of them.
+            num_classes: C; ``None`` for real targets.
+        """
+
+    @abstractmethod
+    def at_level(self, level: float) -> "LabelNoise":
+        """The same noise at another level, p or std; replicas may differ in it."""
+
+    def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+        """Draws and applies; see `draw` for the arguments."""
+        return self.apply(labels, self.draw(labels.shape, generator, num_classes), num_classes)
 
 
 def _check_probability(p: float, noise: str) -> None:
@@ -43,12 +65,20 @@ def _check_probability(p: float, noise: str) -> None:
         raise ValueError(f"{noise}: p = {p} is outside [0, 1]; p is the probability that a label is replaced")
 
 
-def _require_classes(labels: Tensor, num_classes: int | None, noise: str) -> int:
+def _require_classes(num_classes: int | None, noise: str) -> int:
+    if num_classes is None:
+        raise ValueError(f"{noise} needs num_classes, the number of classes; for real targets use GaussianNoise")
+    return num_classes
+
+
+def _class_labels(labels: Tensor, num_classes: int | None, noise: str) -> int:
     if labels.is_floating_point():
         raise ValueError(f"{noise} is defined for class labels, not for real targets; use GaussianNoise")
-    if num_classes is None:
-        raise ValueError(f"{noise} needs num_classes, the number of classes to draw from")
-    return num_classes
+    return _require_classes(num_classes, noise)
+
+
+def _nothing(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.empty(shape[0], 0, device=generator.device)
 
 
 class NoNoise(LabelNoise):
@@ -56,9 +86,17 @@ class NoNoise(LabelNoise):
 
     targets = "hard"
 
-    def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
-        """The labels themselves; see `LabelNoise`."""
+    def draw(self, shape: Sequence[int], generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+        """Nothing, (n, 0)."""
+        return _nothing(shape, generator)
+
+    def apply(self, labels: Tensor, noise: Tensor, num_classes: int | None = None) -> Tensor:
+        """The labels themselves."""
         return labels
+
+    def at_level(self, level: float) -> LabelNoise:
+        """Raises ValueError."""
+        raise ValueError(f"noise = {level}, but NoNoise has no level; choose another label noise")
 
 
 class UniformNoise(LabelNoise):
@@ -79,12 +117,21 @@ class UniformNoise(LabelNoise):
         _check_probability(p, "UniformNoise")
         self.p = p
 
-    def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
-        """Hard targets (B,), int64; see `LabelNoise`. Draws B uniforms, then B classes."""
-        classes = _require_classes(labels, num_classes, "UniformNoise")
-        replaced = torch.rand(labels.shape, generator=generator, device=labels.device) < self.p
-        drawn = torch.randint(classes, labels.shape, generator=generator, device=labels.device)
-        return torch.where(replaced, drawn, labels)
+    def draw(self, shape: Sequence[int], generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+        """The classes drawn, (n,), int64, with −1 where the label is kept. Draws n uniforms, then n classes."""
+        classes = _require_classes(num_classes, "UniformNoise")
+        kept = torch.rand(shape, generator=generator, device=generator.device) >= self.p
+        drawn = torch.randint(classes, shape, generator=generator, device=generator.device)
+        return drawn.masked_fill_(kept, -1)
+
+    def apply(self, labels: Tensor, noise: Tensor, num_classes: int | None = None) -> Tensor:
+        """Hard targets (n,), int64."""
+        _class_labels(labels, num_classes, "UniformNoise")
+        return torch.where(noise < 0, labels, noise)
+
+    def at_level(self, level: float) -> LabelNoise:
+        """Uniform noise with p = level."""
+        return UniformNoise(level)
 
 
 class LabelSmoothing(LabelNoise):
@@ -103,10 +150,19 @@ class LabelSmoothing(LabelNoise):
         _check_probability(p, "LabelSmoothing")
         self.p = p
 
-    def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
-        """Soft targets (B, C) of the default floating type; see `LabelNoise`."""
-        classes = _require_classes(labels, num_classes, "LabelSmoothing")
+    def draw(self, shape: Sequence[int], generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+        """Nothing, (n, 0)."""
+        _require_classes(num_classes, "LabelSmoothing")
+        return _nothing(shape, generator)
+
+    def apply(self, labels: Tensor, noise: Tensor, num_classes: int | None = None) -> Tensor:
+        """Soft targets (n, C) of the default floating type."""
+        classes = _class_labels(labels, num_classes, "LabelSmoothing")
         return one_hot(labels, classes).to(torch.get_default_dtype()).mul_(1 - self.p).add_(self.p / classes)
+
+    def at_level(self, level: float) -> LabelNoise:
+        """Smoothing with p = level."""
+        return LabelSmoothing(level)
 
 
 class GaussianNoise(LabelNoise):
@@ -126,10 +182,17 @@ class GaussianNoise(LabelNoise):
             raise ValueError(f"GaussianNoise: std = {std}; it must be a finite number >= 0")
         self.std = std
 
-    def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
-        """Real targets, (B, C) for class labels, else the labels' shape; see `LabelNoise`."""
-        if not labels.is_floating_point():
-            classes = _require_classes(labels, num_classes, "GaussianNoise on class labels")
-            labels = one_hot(labels, classes).to(torch.get_default_dtype())
-        noise = torch.empty_like(labels).normal_(generator=generator)
-        return labels + self.std * noise
+    def draw(self, shape: Sequence[int], generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+        """N(0, std²) of the default floating type: (n, C) for class labels, else the labels' shape."""
+        shape = shape if num_classes is None else (*shape, num_classes)
+        return torch.empty(*shape, device=generator.device).normal_(0, self.std, generator=generator)
+
+    def apply(self, labels: Tensor, noise: Tensor, num_classes: int | None = None) -> Tensor:
+        """Real targets: (n, C) for class labels, else the labels' shape."""
+        if labels.is_floating_point():
+            return labels + noise
+        return noise + one_hot(labels, _require_classes(num_classes, "GaussianNoise on class labels"))
+
+    def at_level(self, level: float) -> LabelNoise:
+        """Gaussian noise with std = level."""
+        return GaussianNoise(level)

@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "measures.parquet"
 
     @property
+    def replicas(self) -> Path:
+        """Of a replicated run: the settings of each replica, and the step at which it diverged."""
+        return self.path / "replicas.csv"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints; the newest is ``last.ckpt``."""
         return self.path / "checkpoints"

@@ -21,9 +21,14 @@ import lnsgd.losses
 import lnsgd.models
 import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
 from lnsgd import rng
+from lnsgd.callbacks.replica_record import ReplicaRecord
 from lnsgd.callbacks.run_record import RunRecord
+from lnsgd.callbacks.step_progress_bar import StepProgressBar
 from lnsgd.checkpoints import WholeCheckpointIO, check_fits
+from lnsgd.data import ReplicatedData
 from lnsgd.loggers import CSVLogger, WandbLogger
+from lnsgd.modules import ReplicatedModule
+from lnsgd.replicas import ReplicaGrid
 from lnsgd.run_folder import RunFolder
 
 # A progress bar that is redrawn at every step costs a third of a small network's training time.
@@ -83,6 +88,12 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="Folder of the run; by default runs/<name of the config>, with a number where that is taken.",
         )
+        parser.add_argument(
+            "--replicas",
+            type=ReplicaGrid | None,
+            default=None,
+            help="Train many replicas of the model together, see lnsgd.replicas.ReplicaGrid.",
+        )
         parser.set_defaults({"trainer.devices": 1})  # a small network gains nothing from all GPUs of a machine
         for target in ("model.init_args.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_fixed_seed)
@@ -114,6 +125,10 @@ class TrainingCLI(LightningCLI):
         """Builds everything with the global generators keyed by (seed, "init")."""
         with rng.forked(_fixed_seed(self.config[self.subcommand].seed_everything), "init"):
             super().instantiate_classes()
+        if (grid := self.config_init[self.subcommand].replicas) is not None:
+            replicas = grid.replicas(_fixed_seed(self.config[self.subcommand].seed_everything))
+            self.model = ReplicatedModule(self.model, replicas, grid.engine, grid.steps_per_call)
+            self.datamodule = ReplicatedData(self.datamodule, replicas)
         if checkpoint := self.config[self.subcommand].ckpt_path:
             check_fits(Path(checkpoint), self.model)
 
@@ -123,11 +138,14 @@ class TrainingCLI(LightningCLI):
         callbacks = _as_list(settings.callbacks)
         loggers = _as_list(settings.logger)
         if settings.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
-            callbacks.append(TQDMProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
+            replicated = self.config_init[self.subcommand].replicas is not None
+            callbacks.append(StepProgressBar() if replicated else TQDMProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
         if self.run_folder is not None and not settings.fast_dev_run:
             resume = self.config[self.subcommand].ckpt_path is not None
             loggers.insert(0, CSVLogger(str(self.run_folder.path), resume))
             callbacks.insert(0, RunRecord(self.run_folder, self._resolved_config(), self._settings()))
+            if self.config_init[self.subcommand].replicas is not None:
+                callbacks.insert(1, ReplicaRecord(self.run_folder))
             if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
                 callbacks.append(
                     ModelCheckpoint(filename="{epoch}-{step}", save_last=True, enable_version_counter=False)

@@ -325,6 +325,8 @@ def test_short_option_sets_the_noise() -> None:
 
 
 USER_NOISE = """\
+import torch
+
 from lnsgd.label_noise import LabelNoise
 
 
@@ -334,8 +336,14 @@ class NextClass(LabelNoise):
     def __init__(self, by: int):
         self.by = by
 
-    def __call__(self, labels, generator, num_classes=None):
+    def draw(self, shape, generator, num_classes=None):
+        return torch.empty(shape[0], 0)
+
+    def apply(self, labels, noise, num_classes=None):
         return (labels + self.by) % num_classes
+
+    def at_level(self, level):
+        return NextClass(int(level))
 """
 
 

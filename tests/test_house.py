@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom. A room is a module or a folder of ``lnsgd``; rooms of one line do not import each other,
 # but a folder's files may import one another. ``lnsgd`` stands for the package's own ``__init__``.
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("lnsgd", "messages"),
+    ("lnsgd", "messages", "schedules"),
     ("rng",),
     ("label_noise",),
+    ("streams",),
     ("losses",),
     ("models",),
     ("measures",),
@@ -34,7 +35,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
 )
 
 # These know nothing of Lightning.
-WITHOUT_LIGHTNING = ("rng", "label_noise", "losses", "models", "measures")
+WITHOUT_LIGHTNING = ("rng", "label_noise", "streams", "losses", "models", "measures")
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}
 
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}

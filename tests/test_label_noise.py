@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lnsgd.label_noise import GaussianNoise, LabelSmoothing, NoNoise, UniformNoise
+from lnsgd.label_noise import GaussianNoise, LabelNoise, LabelSmoothing, NoNoise, UniformNoise
 from lnsgd.rng import generator
 from tests.tolerances import EXACT, STANDARD_ERRORS
 
@@ -113,6 +113,92 @@ def test_global_generator_is_left_alone(noise):
 @pytest.mark.parametrize("labels", [torch.arange(4), torch.rand(4, 2)], ids=["classes", "real"])
 def test_no_noise_returns_the_labels(labels):
     assert torch.equal(NoNoise()(labels, key()), labels)
+
+
+# Drawing and applying. What is drawn depends on the labels' shape only: `draw` is not given more.
+
+REAL_LABELS = torch.linspace(-1, 1, 24).view(12, 2)
+DRAWN = {  # noise, labels, number of classes, shape and type of what is drawn
+    "NoNoise-classes": (NoNoise(), repeated_labels(3, 4), 3, (12, 0), torch.float32),
+    "NoNoise-real": (NoNoise(), REAL_LABELS, None, (12, 0), torch.float32),
+    "UniformNoise": (UniformNoise(0.5), repeated_labels(3, 4), 3, (12,), torch.int64),
+    "LabelSmoothing": (LabelSmoothing(0.5), repeated_labels(3, 4), 3, (12, 0), torch.float32),
+    "GaussianNoise-classes": (GaussianNoise(0.5), repeated_labels(3, 4), 3, (12, 3), torch.float32),
+    "GaussianNoise-real": (GaussianNoise(0.5), REAL_LABELS, None, (12, 2), torch.float32),
+    "GaussianNoise-real-one": (GaussianNoise(0.5), REAL_LABELS[:, 0], None, (12,), torch.float32),
+}
+DRAWS = pytest.mark.parametrize("noise, labels, classes, shape, dtype", DRAWN.values(), ids=DRAWN)
+
+
+@DRAWS
+def test_a_draw_has_a_row_for_every_label(noise, labels, classes, shape, dtype):
+    drawn = noise.draw(labels.shape, key(), classes)
+    assert (drawn.shape, drawn.dtype) == (shape, dtype)
+    assert torch.equal(noise.draw(tuple(labels.shape), key(), classes), drawn)
+
+
+@DRAWS
+def test_a_call_draws_and_applies(noise, labels, classes, shape, dtype):
+    applied = noise.apply(labels, noise.draw(labels.shape, key(), classes), classes)
+    assert torch.equal(noise(labels, key(), classes), applied)
+
+
+@DRAWS
+def test_noise_is_applied_to_each_label_on_its_own(noise, labels, classes, shape, dtype):
+    drawn = noise.draw(labels.shape, key(), classes)
+    whole = noise.apply(labels, drawn, classes)
+    for rows in (slice(0, 5), slice(5, 6), slice(1, None, 2), slice(0, 0)):  # as steps and processes take them
+        assert torch.equal(noise.apply(labels[rows], drawn[rows], classes), whole[rows])
+
+
+@DRAWS
+def test_applying_leaves_labels_and_noise_alone(noise, labels, classes, shape, dtype):
+    drawn = noise.draw(labels.shape, key(), classes)
+    kept_labels, kept_noise = labels.clone(), drawn.clone()
+    first = noise.apply(labels, drawn, classes)
+    assert torch.equal(noise.apply(labels, drawn, classes), first)
+    assert torch.equal(labels, kept_labels)
+    assert torch.equal(drawn, kept_noise)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_a_draw_of_uniform_noise_marks_the_labels_that_are_kept(p):
+    drawn = UniformNoise(p).draw((20_000,), key(), 10)
+    assert drawn.min() >= -1
+    assert drawn.max() < 10
+    kept = (drawn == -1).double().mean().item()
+    assert abs(kept - (1 - p)) <= STANDARD_ERRORS * np.sqrt(p * (1 - p) / 20_000)
+
+
+# The same noise at another level.
+
+LEVELS = {"UniformNoise": (UniformNoise, "p"), "LabelSmoothing": (LabelSmoothing, "p"), "Gaussian": (GaussianNoise, "std")}
+EACH_LEVEL = pytest.mark.parametrize("noise, name", LEVELS.values(), ids=LEVELS)
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("level", [0.0, 0.2, 1.0])
+def test_at_level_is_the_noise_of_that_level(noise, name, level):
+    original, labels = noise(0.7), repeated_labels(3, 40)
+    other = original.at_level(level)
+    assert type(other) is noise
+    assert (getattr(other, name), getattr(original, name)) == (level, 0.7)
+    assert torch.equal(other(labels, key(), 3), noise(level)(labels, key(), 3))
+
+
+@EACH_LEVEL
+def test_at_level_refuses_what_the_noise_refuses(noise, name):
+    with pytest.raises(ValueError, match=f"{noise.__name__}: {name} = -0.1"):
+        noise(0.7).at_level(-0.1)
+
+
+def test_no_noise_has_no_level():
+    with pytest.raises(ValueError, match="noise = 0.2, but NoNoise has no level; choose another label noise"):
+        NoNoise().at_level(0.2)
+
+
+def test_a_noise_has_to_say_how_it_draws_and_applies():
+    assert LabelNoise.__abstractmethods__ == {"draw", "apply", "at_level"}
 
 
 # Uniform noise.
@@ -301,8 +387,30 @@ def test_bad_standard_deviation(std):
         GaussianNoise(std)
 
 
-@pytest.mark.parametrize("num_classes", [None, 3], ids=["classes unknown", "classes known"])
-@pytest.mark.parametrize("noise", [UniformNoise(0.1), LabelSmoothing(0.1)], ids=name_of)
-def test_real_targets_are_refused_by_class_noise(noise, num_classes):
+CLASS_NOISES = pytest.mark.parametrize("noise", [UniformNoise(0.1), LabelSmoothing(0.1)], ids=name_of)
+
+
+@CLASS_NOISES
+def test_real_targets_are_refused_by_class_noise(noise):
     with pytest.raises(ValueError, match=f"{name_of(noise)} is defined for class labels, not for real targets"):
-        noise(torch.rand(4, 3), key(), num_classes)
+        noise(torch.rand(4, 3), key(), 3)
+
+
+@CLASS_NOISES
+@pytest.mark.parametrize("labels", [torch.arange(3), torch.rand(4, 3)], ids=["classes", "real"])
+def test_class_noise_needs_the_number_of_classes(noise, labels):
+    with pytest.raises(ValueError, match=f"{name_of(noise)} needs num_classes.* for real targets use GaussianNoise"):
+        noise(labels, key())
+
+
+@CLASS_NOISES
+@pytest.mark.parametrize("num_classes", [None, 3], ids=["classes unknown", "classes known"])
+def test_class_noise_is_not_applied_to_real_targets(noise, num_classes):
+    drawn = noise.draw((4,), key(), 3)
+    with pytest.raises(ValueError, match=f"{name_of(noise)} is defined for class labels, not for real targets"):
+        noise.apply(torch.rand(4, 3), drawn, num_classes)
+
+
+def test_gaussian_noise_on_class_labels_needs_their_number():
+    with pytest.raises(ValueError, match="GaussianNoise on class labels needs num_classes"):
+        GaussianNoise(0.1)(torch.arange(3), key())

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import wandb
 
 from lnsgd.cli import main
 from lnsgd.figures import command
@@ -47,7 +48,8 @@ def checkout(tmp_path, monkeypatch):
         for name, figure in command.FIGURES.items()
     }
     monkeypatch.setattr(command, "FIGURES", brief)
-    return tmp_path
+    yield tmp_path
+    wandb.teardown()  # its service stays in this folder, and would write the runs of later tests here
 
 
 def test_commands_run_in_order(checkout, full_data):

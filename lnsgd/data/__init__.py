@@ -2,8 +2,21 @@
 
 from lnsgd.data.batch import Batch
 from lnsgd.data.image import ImageData
+from lnsgd.data.in_memory import InMemory
 from lnsgd.data.loader import DeviceLoader
 from lnsgd.data.mnist import MNIST, FashionMNIST
+from lnsgd.data.replicated import ReplicatedData
+from lnsgd.data.tensor_data import TensorData
 from lnsgd.data.tensors import LabelledTensors
 
-__all__ = ["MNIST", "Batch", "DeviceLoader", "FashionMNIST", "ImageData", "LabelledTensors"]
+__all__ = [
+    "MNIST",
+    "Batch",
+    "DeviceLoader",
+    "FashionMNIST",
+    "ImageData",
+    "InMemory",
+    "LabelledTensors",
+    "ReplicatedData",
+    "TensorData",
+]

@@ -1,23 +1,19 @@
 """Batches from a data set that lives on the device."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
-import torch
 from torch import Tensor
 
-from lnsgd import rng
 from lnsgd.data.batch import Batch
 from lnsgd.data.tensors import LabelledTensors
-
-Order = Literal["shuffle", "replacement", "sequential"]
+from lnsgd.streams import Order, SampleOrder, effective_order
 
 
 class DeviceLoader:
     """An iterable of `Batch`, gathered on the device; a drop-in for a DataLoader under Lightning.
 
-    The order of an epoch is keyed by (seed, "order", epoch) and drawn for all processes together;
-    each takes its share of every batch, nothing is padded or repeated. The loader is its own
+    The order is that of `lnsgd.streams.SampleOrder`, an epoch being n examples of it, and drawn for
+    all processes together; each takes its share of every batch, nothing is padded or repeated. The loader is its own
     ``sampler`` (Lightning calls ``sampler.set_epoch``) and has ``state_dict`` and
     ``load_state_dict``, so that a run resumes in the middle of an epoch with the very next batch.
 
@@ -26,7 +22,7 @@ class DeviceLoader:
         transform: From gathered inputs (B, …) to network inputs.
         batch_size: Examples of a batch over all processes; the last of an epoch may be smaller.
         order: ``shuffle`` (a permutation each epoch), ``replacement`` (n independent draws an
-            epoch) or ``sequential``.
+            epoch) or ``sequential``, which a full batch without replacement always is.
         seed: Seed of the order.
         rank: This process.
         world_size: Number of processes.
@@ -52,8 +48,8 @@ class DeviceLoader:
         self.data = data
         self.transform = transform
         self.batch_size = batch_size
-        self.order = order
-        self.seed = seed
+        self.order = effective_order(order, batch_size, len(data))
+        self._places = SampleOrder(len(data), self.order, seed)
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._yielded = 0
@@ -87,23 +83,16 @@ class DeviceLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch. Nothing is drawn before the first is asked for."""
         self._yielded, self._resume_at = self._resume_at, 0
-        indices = self._epoch_indices()
-        for start in range(self._yielded * self.batch_size, len(self.data), self.batch_size):
-            chosen = indices[start : start + self.batch_size]
-            mine = chosen[self.rank :: self.world_size]
+        n = len(self.data)
+        places = self._places.take(self.epoch * n, n)
+        rows = (places if self.data.rows is None else self.data.rows[places]).to(self.data.pool.device)
+        places = places.to(self.data.labels.device)
+        for start in range(self._yielded * self.batch_size, n, self.batch_size):
+            stop = min(start + self.batch_size, n)
+            mine = slice(start + self.rank, stop, self.world_size)
             self._yielded += 1
             yield Batch(
-                self.transform(self.data.inputs.index_select(0, mine)),
-                self.data.labels.index_select(0, mine),
-                len(chosen),
+                self.transform(self.data.pool.index_select(0, rows[mine])),
+                self.data.labels.index_select(0, places[mine]),
+                stop - start,
             )
-
-    def _epoch_indices(self) -> Tensor:
-        n, device = len(self.data), self.data.labels.device
-        if self.order == "sequential":
-            return torch.arange(n, device=device)
-        # Drawn on the CPU whatever the device: the order of a run does not depend on its hardware.
-        generator = rng.generator(self.seed, "order", self.epoch)
-        if self.order == "shuffle":
-            return torch.randperm(n, generator=generator).to(device)
-        return torch.randint(n, (n,), generator=generator).to(device)

@@ -11,22 +11,41 @@ from lnsgd import rng
 
 @dataclass(frozen=True)
 class LabelledTensors:
-    """Inputs (n, …), of any type, and class labels (n,), int64."""
+    """A data set of n examples, all in memory.
 
-    inputs: Tensor
+    A subset shares the memory of what it was taken from: it only has other ``rows``.
+
+    Attributes:
+        pool: Inputs (N, …), of any type.
+        labels: Class labels (n,), int64; or real targets (n, …).
+        rows: Which inputs of the pool the examples are, (n,), int64 on the CPU; ``None`` for all N in order.
+    """
+
+    pool: Tensor
     labels: Tensor
+    rows: Tensor | None = None
+
+    @property
+    def inputs(self) -> Tensor:
+        """Inputs of the examples (n, …); a copy where the data set is a subset."""
+        return self.pool if self.rows is None else self.pool[self.rows.to(self.pool.device)]
 
     def __len__(self) -> int:
         """Number of examples n."""
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor) -> "LabelledTensors":
-        """The examples with the given indices."""
-        return LabelledTensors(self.inputs[indices], self.labels[indices])
+        """The examples with the given indices, int64 on the CPU."""
+        rows = indices if self.rows is None else self.rows[indices]
+        return LabelledTensors(self.pool, self.labels[indices.to(self.labels.device)], rows)
+
+    def with_labels(self, labels: Tensor) -> "LabelledTensors":
+        """The same inputs with other labels."""
+        return LabelledTensors(self.pool, labels, self.rows)
 
     def to(self, device: torch.device | str) -> "LabelledTensors":
         """The same on another device."""
-        return LabelledTensors(self.inputs.to(device), self.labels.to(device))
+        return LabelledTensors(self.pool.to(device), self.labels.to(device), self.rows)
 
 
 def keep_classes(data: LabelledTensors, classes: Sequence[int]) -> LabelledTensors:
@@ -42,7 +61,7 @@ def keep_classes(data: LabelledTensors, classes: Sequence[int]) -> LabelledTenso
     new_label[list(classes)] = torch.arange(len(classes))
     relabelled = new_label[data.labels]
     kept = relabelled >= 0
-    return LabelledTensors(data.inputs[kept], relabelled[kept])
+    return data.with_labels(relabelled)[kept.nonzero()[:, 0]]
 
 
 def draw_subset(data: LabelledTensors, size: int, seed: int) -> LabelledTensors:
@@ -67,9 +86,11 @@ def corrupt_labels(data: LabelledTensors, fraction: float, num_classes: int, see
     """
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(f"corrupted_fraction = {fraction} is outside [0, 1]")
+    if fraction == 0:
+        return data
     generator = rng.generator(seed, "corruption")
     hit = torch.randperm(len(data), generator=generator)[: round(fraction * len(data))]
     drawn = torch.randint(num_classes, (len(data),), generator=generator)
     labels = data.labels.clone()
     labels[hit] = drawn[hit]
-    return LabelledTensors(data.inputs, labels)
+    return data.with_labels(labels)

@@ -6,6 +6,7 @@ from lnsgd.measures.distance_from_init import Distance, distance_from_init, trai
 from lnsgd.measures.estimate import Estimate
 from lnsgd.measures.evaluation import evaluation_mode
 from lnsgd.measures.hessian_trace import HessianTrace, hessian_trace
+from lnsgd.measures.performance import Performance, performance
 from lnsgd.measures.sites import activation_sites, observe
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Distance",
     "Estimate",
     "HessianTrace",
+    "Performance",
     "activation_sites",
     "active_neurons",
     "associated_class",
@@ -21,5 +23,6 @@ __all__ = [
     "evaluation_mode",
     "hessian_trace",
     "observe",
+    "performance",
     "trainable_parameters",
 ]

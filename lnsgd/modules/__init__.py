@@ -1,5 +1,8 @@
 """LightningModules: a model with a loss, a label noise and an optimizer."""
 
 from lnsgd.modules.classifier import Classifier
+from lnsgd.modules.regressor import Regressor
+from lnsgd.modules.replicated import ReplicatedModule
+from lnsgd.modules.supervised import SupervisedModule
 
-__all__ = ["Classifier"]
+__all__ = ["Classifier", "Regressor", "ReplicatedModule", "SupervisedModule"]

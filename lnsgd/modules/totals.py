@@ -10,25 +10,22 @@ from lnsgd.losses import predicted_classes
 _BATCHES_AT_ONCE = 32
 
 
-class ClassificationTotals(Metric):
-    """Mean loss, accuracy on clean labels and realized flip rate, from sums over examples and processes."""
+class LossTotals(Metric):
+    """Mean loss, from sums over examples and processes."""
 
     full_state_update = False
     loss: Tensor
-    correct: Tensor
-    flipped: Tensor
     examples: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, ...]] = []
         self.add_state("loss", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        for count in ("correct", "flipped", "examples"):
-            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("examples", torch.tensor(0), dist_reduce_fx="sum")
 
-    def add(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
+    def add(self, *columns: Tensor) -> None:
         """`update`, put off until a few batches have come together: for a small network it is not free."""
-        self._waiting.append((losses, outputs, labels, labels if targets is None else targets))
+        self._waiting.append(columns)
         if len(self._waiting) >= _BATCHES_AT_ONCE:
             self.flush()
 
@@ -44,7 +41,32 @@ class ClassificationTotals(Metric):
         self._waiting.clear()
         self.reset()
 
-    def update(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor) -> None:
+    def update(self, losses: Tensor) -> None:
+        """Adds examples, given the loss of each, shape (B,)."""
+        self.loss += losses.sum(dtype=torch.float64)  # the same however batches are grouped
+        self.examples += len(losses)
+
+    def compute(self) -> dict[str, float]:
+        """``loss`` over all examples so far."""
+        return {"loss": self._mean(self.loss)}
+
+    def _mean(self, total: Tensor) -> float:
+        n = self.examples.item()
+        return total.item() / n if n else float("nan")
+
+
+class ClassificationTotals(LossTotals):
+    """Mean loss, accuracy on clean labels and realized flip rate, from sums over examples and processes."""
+
+    correct: Tensor
+    flipped: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for count in ("correct", "flipped"):
+            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         """Adds examples.
 
         Args:
@@ -53,13 +75,14 @@ class ClassificationTotals(Metric):
             labels: Clean labels (B,).
             targets: Hard targets (B,) trained on; where they differ from the labels, a label was flipped.
         """
-        self.loss += losses.sum(dtype=torch.float64)  # the same however batches are grouped
+        super().update(losses)
         self.correct += (predicted_classes(outputs) == labels).sum()
         self.flipped += (targets != labels).sum()
-        self.examples += len(labels)
 
     def compute(self) -> dict[str, float]:
         """``loss``, ``accuracy`` and ``flip_rate`` over all examples so far."""
-        n = self.examples.item()
-        sums = {"loss": self.loss, "accuracy": self.correct, "flip_rate": self.flipped}
-        return {name: total.item() / n if n else float("nan") for name, total in sums.items()}
+        return {
+            **super().compute(),
+            "accuracy": self._mean(self.correct),
+            "flip_rate": self._mean(self.flipped),
+        }

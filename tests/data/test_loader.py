@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lnsgd.data import Batch, DeviceLoader, LabelledTensors
+from tests.reference.streams import places
 
 ORDERS = ("shuffle", "replacement", "sequential")
 
@@ -72,9 +73,30 @@ def test_order_is_that_of_one_process_with_any_batch_size(order):
     assert flat(ids(loader(batch_size=5, order=order))) == flat(ids(loader(batch_size=7, order=order)))
 
 
+@pytest.mark.parametrize(("n", "batch_size"), [(23, 5), (20_000, 7_000)], ids=["epochs-of-a-block", "blocks"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_epoch_is_its_part_of_the_keyed_order(order, n, batch_size):
+    the_loader = loader(n, batch_size, order, seed=3)
+    for number in (0, 2):
+        taken = flat(epoch(the_loader, number))
+        assert taken[:23] == places(number * n, 23, n, order, seed=3).tolist()
+        assert taken[-23:] == places((number + 1) * n - 23, 23, n, order, seed=3).tolist()
+
+
+@pytest.mark.parametrize("batch_size", [N, N + 1])
+def test_a_full_batch_is_in_the_order_of_the_data(batch_size):
+    the_loader = loader(batch_size=batch_size, order="shuffle")
+    assert epoch(the_loader, 0) == epoch(the_loader, 1) == [list(range(N))]
+
+
+def test_a_full_batch_with_replacement_is_drawn():
+    batches = [epoch(loader(batch_size=N, order="replacement"), number) for number in (0, 1)]
+    assert batches == [[places(number * N, N, N, "replacement", seed=0).tolist()] for number in (0, 1)]
+
+
 def test_a_shuffle_puts_every_example_anywhere():
     n, epochs = 8, 1600
-    the_loader = loader(n, n)
+    the_loader = loader(n, n // 2)  # a full batch is not shuffled
     orders = torch.tensor([flat(epoch(the_loader, number)) for number in range(epochs)])
     counts = torch.stack([torch.bincount(orders[:, place], minlength=n) for place in range(n)]).double()
     # Rows and columns of the table add up to the number of epochs: (n − 1)² degrees of freedom,
@@ -97,6 +119,15 @@ def test_draws_with_replacement_are_uniform_and_independent():
 def test_sequential_is_the_order_of_the_data_in_every_epoch():
     the_loader = loader(order="sequential", seed=7)
     assert flat(epoch(the_loader, 0)) == flat(epoch(the_loader, 1)) == list(range(N))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_subset_is_gathered_from_what_it_was_taken_from(order):
+    rows = torch.tensor([8, 3, 3, 40, 0, 17, 22])
+    whole = LabelledTensors(torch.arange(50), 100 + torch.arange(50))
+    given = list(DeviceLoader(whole[rows], lambda x: x, 3, order, seed=1))
+    assert flat(ids(given)) == rows[places(0, 7, 7, order, seed=1)].tolist()
+    assert all(torch.equal(batch.labels, 100 + batch.inputs) for batch in given)
 
 
 @pytest.mark.parametrize("order", ORDERS)

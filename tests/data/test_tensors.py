@@ -25,6 +25,56 @@ def ids(data: LabelledTensors) -> list[int]:
     return data.inputs[:, 0].tolist()
 
 
+# --- LabelledTensors ---
+
+
+def test_a_subset_has_the_chosen_examples_in_their_order():
+    chosen = torch.tensor([41, 3, 3, 0])
+    subset = numbered(57)[chosen]
+    assert len(subset) == 4
+    assert ids(subset) == chosen.tolist()
+    assert torch.equal(subset.labels, chosen % CLASSES)
+
+
+def test_a_subset_of_a_subset_is_one_of_the_whole():
+    whole, generator = numbered(57), torch.Generator().manual_seed(0)
+    part, rows = whole, torch.arange(57)
+    for size in (40, 20, 5):
+        chosen = torch.randperm(len(part), generator=generator)[:size]
+        part, rows = part[chosen], rows[chosen]
+        assert torch.equal(part.rows, rows)
+        assert ids(part) == rows.tolist()
+        assert torch.equal(part.labels, whole.labels[rows])
+
+
+def test_a_subset_shares_the_memory_of_the_inputs():
+    whole = numbered(57)
+    part = corrupt_labels(draw_subset(keep_classes(whole, (3, 8)), 5, seed=0), 0.5, 2, seed=0)
+    assert part.pool.data_ptr() == part.to("cpu").pool.data_ptr() == whole.pool.data_ptr()
+    assert len(part) == 5
+
+
+def test_the_inputs_of_all_examples_are_no_copy():
+    whole = numbered(57)
+    assert whole.inputs.data_ptr() == whole.pool.data_ptr()
+
+
+def test_other_labels_stay_with_the_same_examples():
+    part = numbered(57)[torch.tensor([41, 3])]
+    relabelled = part.with_labels(torch.tensor([7, 6]))
+    assert (ids(relabelled), relabelled.labels.tolist()) == ([41, 3], [7, 6])
+    assert part.labels.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)], ids=str)
+def test_labels_may_be_real_targets_of_any_shape(shape):
+    targets = torch.randn(57, *shape, generator=torch.Generator().manual_seed(0))
+    chosen = torch.tensor([41, 3, 0])
+    part = LabelledTensors(torch.arange(57).view(57, 1), targets)[chosen]
+    assert torch.equal(part.labels, targets[chosen])
+    assert ids(part) == chosen.tolist()
+
+
 # --- keep_classes ---
 
 

@@ -21,6 +21,7 @@ from lnsgd.loggers import CSVLogger
 from lnsgd.losses import CrossEntropy, HingeLoss, LogisticLoss, SquaredLoss
 from lnsgd.models import MLP
 from lnsgd.modules import Classifier
+from tests.reference.streams import gaussian_noise, places, uniform_targets
 
 DATA_SEED, NOISE_SEED = 5, 6
 BATCH, N = 30, 100  # four batches an epoch, the last of ten
@@ -88,12 +89,12 @@ class PlainRun:
         images = data.transform(data.splits["train"].inputs)
         labels = data.splits["train"].labels
         velocity = [torch.zeros_like(w) for w in net.parameters()]
+        seen = 0
         for epoch in range(epochs):
-            order = torch.randperm(N, generator=rng.generator(DATA_SEED, "order", epoch))
             losses, correct, flipped = 0.0, 0, 0
-            for batch, chosen in enumerate(order.split(BATCH)):
-                noise = rng.generator(NOISE_SEED, "noise", epoch, batch)
-                noisy = UniformNoise(self.p)(labels[chosen], noise, 10)
+            for chosen in places(epoch * N, N, N, "shuffle", DATA_SEED).split(BATCH):
+                noisy = uniform_targets(labels[chosen], self.p, 10, NOISE_SEED, seen)
+                seen += len(chosen)
                 outputs = net(images[chosen])
                 loss = logistic(outputs, noisy)
                 for w, v, g in zip(net.parameters(), velocity, torch.autograd.grad(loss.mean(), [*net.parameters()])):
@@ -176,7 +177,11 @@ def test_without_a_schedule_the_learning_rate_is_constant(tmp_path):
     assert runner.optimizers[0].param_groups[0]["lr"] == 0.3
 
 
-def test_the_schedule_is_stepped_once_an_epoch(tmp_path):
+STEPPED = {"epoch": [1.0] * 4 + [0.1] * 8 + [0.01] * 4, "step": [1.0] + [0.1] * 2 + [0.01] * 13}
+
+
+@pytest.mark.parametrize("interval", STEPPED)
+def test_the_schedule_is_stepped_as_often_as_asked(tmp_path, interval):
     seen: list[float] = []
 
     class Watch(Callback):
@@ -187,9 +192,10 @@ def test_the_schedule_is_stepped_once_an_epoch(tmp_path):
         network(784, 10),
         optimizer=partial(torch.optim.SGD, lr=1.0),
         lr_scheduler=partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[1, 3], gamma=0.1),
+        lr_scheduler_interval=interval,
     )
     trainer(tmp_path, max_epochs=4, callbacks=[Watch()]).fit(module, datamodule=mnist())
-    assert seen == pytest.approx([1.0] * 4 + [0.1] * 8 + [0.01] * 4)
+    assert seen == pytest.approx(STEPPED[interval])
 
 
 def test_the_batch_loss_is_logged_as_often_as_asked(tmp_path):
@@ -209,14 +215,14 @@ def test_frozen_layers_stay_and_the_others_move(tmp_path):
 
 
 class RecordedNoise(UniformNoise):
-    """Keeps which labels were changed at each call."""
+    """Keeps which labels were changed at each step."""
 
     def __init__(self, p: float) -> None:
         super().__init__(p)
         self.flips: list[torch.Tensor] = []
 
-    def __call__(self, labels, generator, num_classes=None):
-        targets = super().__call__(labels, generator, num_classes)
+    def apply(self, labels, noise, num_classes=None):
+        targets = super().apply(labels, noise, num_classes)
         self.flips.append(targets != labels)
         return targets
 
@@ -225,7 +231,7 @@ def flips_of_a_run(folder: Path, p: float, seed: int, epochs: int = 2) -> list[t
     noise = RecordedNoise(p)
     module = Classifier(network(784, 10), label_noise=noise, seed=seed)
     trainer(folder, max_epochs=epochs).fit(module, datamodule=mnist(subset=900, batch_size=300))
-    assert len(noise.flips) == 3 * epochs  # neither validation nor testing draws noise
+    assert len(noise.flips) == 3 * epochs  # validation has no noise
     return noise.flips
 
 
@@ -274,44 +280,44 @@ def smoothed(labels: torch.Tensor, p: float, classes: int) -> torch.Tensor:
     return (1 - p) * F.one_hot(labels, classes).double() + p / classes
 
 
-def with_noise(labels: torch.Tensor, noise: torch.Generator, classes: int, std: float) -> torch.Tensor:
-    return F.one_hot(labels, classes) + std * torch.randn(len(labels), classes, generator=noise)
+def with_gaussian_noise(labels: torch.Tensor, classes: int, std: float) -> torch.Tensor:
+    return F.one_hot(labels, classes) + gaussian_noise(std, (classes,), NOISE_SEED, 0, len(labels))
 
 
-def hinge(outputs, labels, noise):
-    noisy, total = UniformNoise(0.3)(labels, noise, 10), 0
+def hinge(outputs, labels):
+    noisy, total = uniform_targets(labels, 0.3, 10, NOISE_SEED, 0), 0
     for c in range(10):
         sign = torch.where(noisy == c, 1.0, -1.0)
         total = total + torch.clamp(0.5 - sign * outputs[:, c], min=0)
     return total.mean()
 
 
-def smoothed_cross_entropy(outputs, labels, noise):
+def smoothed_cross_entropy(outputs, labels):
     return F.cross_entropy(outputs, labels, label_smoothing=0.2)
 
 
-def smoothed_logistic(outputs, labels, noise):
+def smoothed_logistic(outputs, labels):
     q = smoothed(labels, 0.2, 10)
     return (q * F.softplus(-outputs) + (1 - q) * F.softplus(outputs)).sum(1).mean()
 
 
-def gaussian_mean_square(outputs, labels, noise):
-    return F.mse_loss(outputs, with_noise(labels, noise, 10, 0.5))
+def gaussian_mean_square(outputs, labels):
+    return F.mse_loss(outputs, with_gaussian_noise(labels, 10, 0.5))
 
 
-def gaussian_two_outputs(outputs, labels, noise):
-    return (outputs - with_noise(labels, noise, 2, 0.5)).square().sum() / len(labels)
+def gaussian_two_outputs(outputs, labels):
+    return (outputs - with_gaussian_noise(labels, 2, 0.5)).square().sum() / len(labels)
 
 
-def one_output_logistic(outputs, labels, noise):
-    return F.soft_margin_loss(outputs[:, 0], 2.0 * UniformNoise(0.3)(labels, noise, 2) - 1)
+def one_output_logistic(outputs, labels):
+    return F.soft_margin_loss(outputs[:, 0], 2.0 * uniform_targets(labels, 0.3, 2, NOISE_SEED, 0) - 1)
 
 
-def one_output_square(outputs, labels, noise):
+def one_output_square(outputs, labels):
     return F.mse_loss(outputs[:, 0], 2 * smoothed(labels, 0.2, 2)[:, 1] - 1)
 
 
-def one_output_hinge(outputs, labels, noise):
+def one_output_hinge(outputs, labels):
     return torch.clamp(1 - (2 * labels - 1) * outputs[:, 0], min=0).mean()
 
 
@@ -337,10 +343,9 @@ def test_one_step_follows_the_gradient(tmp_path, outputs, classes, loss, noise, 
     trainer(tmp_path).fit(module, datamodule=data)
 
     net = network(784, 6, outputs)
-    order = torch.randperm(N, generator=rng.generator(DATA_SEED, "order", 0))
-    train = data.splits["train"][order]
+    train = data.splits["train"]  # a full batch is in the order of the data, and so is its noise
     scores = net(data.transform(train.inputs))
-    mean = reference(scores, train.labels, rng.generator(NOISE_SEED, "noise", 0, 0))
+    mean = reference(scores, train.labels)
     for ours, start, slope in zip(
         module.net.parameters(), net.parameters(), torch.autograd.grad(mean, [*net.parameters()])
     ):
@@ -367,8 +372,8 @@ def test_plain_batches_train_like_those_of_the_data_module(tmp_path):
     net = network(5, 3)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for epoch in range(2):
-        for batch, chosen in enumerate(torch.arange(70).split(30)):
-            noisy = UniformNoise(0.5)(labels[chosen], rng.generator(NOISE_SEED, "noise", epoch, batch), 3)
+        for chosen in torch.arange(70).split(30):
+            noisy = uniform_targets(labels[chosen], 0.5, 3, NOISE_SEED, 70 * epoch + chosen[0].item())
             optimizer.zero_grad()
             F.cross_entropy(net(images[chosen]), noisy).backward()
             optimizer.step()

@@ -44,14 +44,15 @@ def float64():
 class RecordingClassifier(Classifier):
     """Leaves the targets of every batch in the run's folder, each process its own."""
 
-    def noisy_targets(self, labels, global_size, num_classes, batch_idx):
-        targets = super().noisy_targets(labels, global_size, num_classes, batch_idx)
+    def counted(self, losses, outputs, labels, targets):
         trainer = self.trainer
-        folder = Path(trainer.default_root_dir) / "targets"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"epoch={trainer.current_epoch}-batch={batch_idx}-rank={trainer.global_rank}.pt"
-        torch.save((labels, targets), folder / name)
-        return targets
+        if trainer.training:
+            folder = Path(trainer.default_root_dir) / "targets"
+            folder.mkdir(parents=True, exist_ok=True)
+            batch = trainer.fit_loop.epoch_loop.batch_idx
+            name = f"epoch={trainer.current_epoch}-batch={batch}-rank={trainer.global_rank}.pt"
+            torch.save((labels, targets), folder / name)
+        return super().counted(losses, outputs, labels, targets)
 
 
 def train(folder: Path, devices: int, kind: str) -> RecordingClassifier:

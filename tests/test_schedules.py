@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from lnsgd.callbacks.schedule import at, every, log_spaced
+from lnsgd.schedules import at, every, log_spaced
 
 
 def due_steps(schedule, last):

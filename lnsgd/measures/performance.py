@@ -1,0 +1,59 @@
+"""How well a network fits data: mean loss and misclassified fraction."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lnsgd.losses import predicted_classes
+from lnsgd.measures.evaluation import evaluation_mode
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Mean loss and, for class labels, the fraction of misclassified examples (NaN for real targets)."""
+
+    loss: float
+    error: float
+
+
+def performance(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: Iterable[tuple[Tensor, Tensor]],
+    *,
+    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> Performance:
+    """Mean loss and error over the data, model in eval mode, summed in float64.
+
+    Args:
+        model: Any module; it stays as it is.
+        loss: Per-example loss, ``loss(outputs, labels) -> (B,)``.
+        data: Batches (inputs, labels), on the model's device.
+        reduce: Sums a tensor over processes that each hold a part of the data.
+
+    Raises:
+        ValueError: no examples.
+
+    Example:
+        >>> from lnsgd.losses import SquaredLoss
+        >>> x = torch.tensor([[1.0], [-2.0]])
+        >>> performance(nn.Identity(), SquaredLoss(), [(x, torch.tensor([1, 1]))])
+        Performance(loss=4.5, error=0.5)
+    """
+    total, wrong, examples = 0.0, 0, 0
+    real = False
+    with torch.no_grad(), evaluation_mode(model):
+        for inputs, labels in data:
+            outputs = model(inputs)
+            total += loss(outputs, labels).sum(dtype=torch.float64).item()
+            examples += len(labels)
+            real = labels.is_floating_point()
+            if not real:
+                wrong += int((predicted_classes(outputs) != labels).sum())
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    total, wrong, examples = reduce(torch.tensor([total, wrong, examples], dtype=torch.float64, device=device)).tolist()
+    if examples == 0:
+        raise ValueError("no examples to evaluate on; the data is empty")
+    return Performance(total / examples, float("nan") if real else wrong / examples)

@@ -1,0 +1,196 @@
+"""What all modules share: SGD on noisy targets, totals on clean ones, exact resume."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lnsgd import rng
+from lnsgd.data.batch import Batch
+from lnsgd.label_noise import LabelNoise, NoNoise
+from lnsgd.loggers.scalars import log_scalars
+from lnsgd.losses import Loss, check_compatible
+from lnsgd.modules.totals import LossTotals
+from lnsgd.streams import NoiseStream
+
+
+class SupervisedModule(LightningModule):
+    """Base of the modules: trains a network by SGD on noisy targets.
+
+    The noise of a run is one keyed sequence over its examples (`lnsgd.streams.NoiseStream`), so that
+    neither a restart nor the number of processes changes it. The gradient is that of the mean loss
+    over the global batch, also where processes hold shares of different size.
+
+    Args:
+        net: Network with outputs (B, O).
+        loss: Per-example loss, see `lnsgd.losses`.
+        label_noise: Noise on the training targets; none by default.
+        optimizer: From parameters to optimizer.
+        lr_scheduler: From optimizer to a schedule; constant by default.
+        lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
+        seed: Key of the noise.
+
+    Raises:
+        ValueError: the loss is not defined for the targets that the noise gives.
+    """
+
+    totals_class: ClassVar[type[LossTotals]]
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: Loss,
+        label_noise: LabelNoise | None = None,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.loss = loss
+        self.label_noise = label_noise or NoNoise()
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self.lr_scheduler_interval = lr_scheduler_interval
+        self.seed = seed
+        self._random_state: dict[str, Tensor] | None = None
+        self._examples_seen = 0
+        self._noise: NoiseStream | None = None
+        self.totals = nn.ModuleDict({f"{split}_totals": self.totals_class() for split in ("train", "val", "test")})
+        check_compatible(self.loss, self.label_noise)
+
+    @abstractmethod
+    def check_outputs(self, outputs: Tensor, labels: Tensor, num_classes: int | None) -> None:
+        """Raises ValueError where outputs do not fit labels, or the data's number of classes where that is known."""
+
+    @abstractmethod
+    def num_classes(self, outputs: Tensor) -> int | None:
+        """Number of classes C that outputs distinguish; ``None`` for real targets."""
+
+    @abstractmethod
+    def counted(self, losses: Tensor, outputs: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """What a batch adds to its totals: the arguments of ``totals_class.update``."""
+
+    @abstractmethod
+    def shown(self, split: str) -> tuple[str, ...]:
+        """Names of the totals of a split that are logged."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs of the network."""
+        return self.net(inputs)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over trainable parameters, with its schedule."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.make_lr_scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self.make_lr_scheduler(optimizer), "interval": self.lr_scheduler_interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
+        """This process's part of the mean loss over the global batch."""
+        inputs, labels, global_size = Batch.of(batch, self.trainer.world_size)
+        outputs = self(inputs)
+        if batch_idx == 0:
+            self._check(outputs, labels)
+            self._totals("train").restart()  # a checkpoint after an epoch's last batch brings that epoch's sums along
+        targets = self._noisy_targets(labels, global_size, self.num_classes(outputs))
+        losses = self.loss(outputs, targets)
+        # Lightning averages gradients over processes; the factor turns that into the mean over examples.
+        loss = losses.sum() * (self.trainer.world_size / global_size)
+        self._totals("train").add(*self.counted(losses.detach(), outputs.detach(), labels, targets))
+        self._log_batch_loss(loss.detach())
+        return loss
+
+    def on_train_start(self) -> None:
+        """Goes on with the random state of the checkpoint, where there was one."""
+        if self._random_state is not None:
+            rng.set_global_state(self._random_state, self.device)
+            self._random_state = None
+
+    def _noisy_targets(self, labels: Tensor, global_size: int, num_classes: int | None) -> Tensor:
+        """Targets of this process's share of a global batch."""
+        if self._noise is None:
+            shape = tuple(labels.shape[1:])
+            self._noise = NoiseStream(self.label_noise, self.seed, shape, num_classes, labels.device)
+        noise = self._noise.take(self._examples_seen, global_size)
+        self._examples_seen += global_size
+        mine = noise[self.trainer.global_rank :: self.trainer.world_size]
+        return self.label_noise.apply(labels, mine, num_classes)
+
+    def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
+        """Adds a validation batch."""
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
+        """Adds a test batch."""
+        self._evaluate("test", batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the epoch's training totals."""
+        self._log_totals("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation totals."""
+        self._log_totals("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test totals."""
+        self._log_totals("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the sums of an unfinished epoch, the place in the noise, and the global random state (for dropout)."""
+        checkpoint["random_state"] = rng.global_state(self.device)
+        checkpoint["examples_seen"] = self._examples_seen
+        totals, reduce = self._totals("train"), self.trainer.strategy.reduce
+        totals.flush()
+        checkpoint["train_totals"] = {
+            name: reduce(getattr(totals, name).clone(), reduce_op="sum").cpu() for name in totals._defaults
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them back."""
+        self._random_state = checkpoint.get("random_state")
+        self._examples_seen = checkpoint["examples_seen"]
+        if self._trainer is None or not self.trainer.is_global_zero:  # the sum of all processes goes on in one
+            return
+        totals = self._totals("train")
+        for name, value in checkpoint.get("train_totals", {}).items():
+            setattr(totals, name, value.to(totals.device))
+
+    def _totals(self, split: str) -> LossTotals:
+        return self.totals[f"{split}_totals"]  # type: ignore[return-value]
+
+    def _check(self, outputs: Tensor, labels: Tensor) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        self.check_outputs(outputs, labels, getattr(data, "num_classes", None))
+
+    def _evaluate(self, split: str, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
+        inputs, labels = batch[0], batch[1]
+        outputs = self(inputs)
+        if batch_idx == 0:
+            self._check(outputs, labels)
+        self._totals(split).add(*self.counted(self.loss(outputs, labels), outputs, labels, labels))
+
+    def _log_batch_loss(self, loss: Tensor) -> None:
+        # Logged before the step is taken, so that a checkpoint of that step already has the row.
+        step = self.trainer.global_step + 1
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            mean = self.trainer.strategy.reduce(loss.clone(), reduce_op="mean")  # in place
+            named = {"train/batch_loss": mean.item()}
+            log_scalars(self, named, prog_bar=named, step=step)
+
+    def _log_totals(self, split: str) -> None:
+        totals = self._totals(split)
+        totals.flush()
+        values = totals.compute()
+        totals.restart()
+        named = {f"{split}/{name}": values[name] for name in self.shown(split)}
+        log_scalars(
+            self, named, {name: value for name, value in named.items() if split == "val" and "/loss" not in name}
+        )

@@ -1,0 +1,50 @@
+"""Samples and noise of the examples of a run, one example after the other, from the contract of `lnsgd.streams`.
+
+Examples are counted from the first step of the run on.
+"""
+
+import torch
+
+from lnsgd import rng
+
+BLOCK = 16384
+
+
+def place(example, n, order, seed):
+    """Where in a data set of n examples an example of the run is taken from."""
+    if order == "sequential":
+        return example % n
+    if order == "replacement":
+        block, row = divmod(example, BLOCK)
+        return torch.randint(n, (BLOCK,), generator=rng.generator(seed, "order", block))[row].item()
+    epoch, row = divmod(example, n)
+    block, before = divmod(epoch, max(1, BLOCK // n))  # whole epochs, as many as fit into a block
+    generator = rng.generator(seed, "order", block)
+    for _ in range(before):
+        torch.randperm(n, generator=generator)
+    return torch.randperm(n, generator=generator)[row].item()
+
+
+def places(start, count, n, order, seed):
+    return torch.tensor([place(example, n, order, seed) for example in range(start, start + count)])
+
+
+def uniform_targets(labels, p, num_classes, seed, start):
+    """Labels of examples start, start + 1, … with uniform label noise."""
+    targets = []
+    for example, label in enumerate(labels.tolist(), start):
+        block, row = divmod(example, BLOCK)
+        generator = rng.generator(seed, "noise", block)
+        replaced = torch.rand(BLOCK, generator=generator) < p
+        drawn = torch.randint(num_classes, (BLOCK,), generator=generator)
+        targets.append(drawn[row].item() if replaced[row] else label)
+    return torch.tensor(targets)
+
+
+def gaussian_noise(std, shape, seed, start, count):
+    """Gaussian noise of examples start, start + 1, …, each of a shape."""
+    rows = []
+    for example in range(start, start + count):
+        block, row = divmod(example, BLOCK)
+        rows.append(std * torch.randn(BLOCK, *shape, generator=rng.generator(seed, "noise", block))[row])
+    return torch.stack(rows)

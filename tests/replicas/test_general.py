@@ -1,0 +1,287 @@
+"""The general engine against one ordinary PyTorch loop per replica."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lnsgd.label_noise import TargetKind
+from lnsgd.losses import CrossEntropy, HingeLoss, LogisticLoss, Loss, SquaredLoss
+from lnsgd.models import MLP
+from lnsgd.replicas.engine import Chunk, Recipe, State
+from lnsgd.replicas.general import GeneralEngine
+from tests.tolerances import EXACT
+
+POOL = 7
+FROZEN_AT = 3
+
+# Name: the loss, the kind of targets, the outputs.
+LOSSES = {
+    "cross-entropy-hard": (CrossEntropy(), "hard", 3),
+    "cross-entropy-soft": (CrossEntropy(), "soft", 3),
+    "logistic-hard-1": (LogisticLoss(), "hard", 1),
+    "logistic-hard-3": (LogisticLoss(), "hard", 3),
+    "logistic-soft-1": (LogisticLoss(), "soft", 1),
+    "hinge-hard-1": (HingeLoss(), "hard", 1),
+    "hinge-hard-3": (HingeLoss(0.3), "hard", 3),
+    "squared-hard-3": (SquaredLoss(), "hard", 3),
+    "squared-soft-1": (SquaredLoss(), "soft", 1),
+    "squared-real-2": (SquaredLoss("sum"), "real", 2),
+}
+NETS = {
+    "one-layer": lambda: MLP([4, 3]),
+    "one-hidden": lambda: MLP([4, 6, 3], activation="tanh"),
+    "no-bias": lambda: MLP([4, 6, 3], bias=False, activation="cubic"),
+    "two-hidden": lambda: MLP([4, 6, 5, 3], activation="logistic"),
+    "three-hidden": lambda: MLP([4, 6, 5, 6, 3], activation="relu"),
+    "fixed-output": lambda: MLP([4, 6, 3], train_layers=[0]),
+    "fixed-input": lambda: MLP([4, 6, 5, 3], train_layers=[-1]),
+    "convolutional": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(27, 3)
+    ),
+    "with-buffers": lambda: nn.Sequential(Scale(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3).requires_grad_(False)),
+}
+
+
+class Scale(nn.Module):
+    """Has a buffer, a tensor that is none, and an unused parameter."""
+
+    factor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.linspace(0.5, 1.5, 4, dtype=torch.float64))
+        self.shift = torch.full((4,), 0.1, dtype=torch.float64)
+        self.unused = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.shift
+
+
+def networks(build, replicas: int) -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [build().double() for _ in range(replicas)]
+
+
+def stacked(nets: list[nn.Module], momentum: float) -> State:
+    parameters = {
+        name: nn.Parameter(torch.stack([net.get_parameter(name).detach() for net in nets]), one.requires_grad)
+        for name, one in nets[0].named_parameters()
+    }
+    velocity = {n: torch.zeros_like(p) for n, p in parameters.items() if p.requires_grad} if momentum else {}
+    return State(parameters, velocity, torch.full((len(nets),), -1))
+
+
+def inputs_of(width: int = 4) -> Tensor:
+    return torch.randn(POOL, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def chunk_of(replicas: int, steps: int, batch: int, kind: TargetKind, classes: int, varying: bool = False) -> Chunk:
+    generator = torch.Generator().manual_seed(2)
+    shape = (replicas, steps, batch)
+    if kind == "hard":
+        targets = torch.randint(max(classes, 2), shape, generator=generator)
+    else:
+        targets = torch.randn(*shape, max(classes, 2), generator=generator, dtype=torch.float64)
+        targets = targets.softmax(-1) if kind == "soft" else targets
+    return Chunk(
+        first_step=0,
+        rows=torch.randint(POOL, shape, generator=generator),
+        sizes=torch.randint(1, batch + 1, shape[:2], generator=generator) if varying else torch.full(shape[:2], batch),
+        targets=targets,
+        lrs=0.02 * torch.rand(shape[:2], generator=generator, dtype=torch.float64),
+    )
+
+
+def tensors_of(state: State) -> list[Tensor]:
+    return [*(p.detach() for p in state.parameters.values()), *state.velocity.values(), state.diverged_at]
+
+
+def part(chunk: Chunk, start: int, stop: int) -> Chunk:
+    rest = (x[:, start:stop] for x in (chunk.rows, chunk.sizes, chunk.targets, chunk.lrs))
+    return Chunk(chunk.first_step + start, *rest)
+
+
+def loop(net: nn.Module, r: int, chunk: Chunk, loss: Loss, momentum: float, inputs: Tensor) -> tuple[nn.Module, float]:
+    """Replica r alone: the trained network, and the sum of its losses."""
+    net = copy.deepcopy(net)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=momentum)
+    total = 0.0
+    for k in range(chunk.rows.shape[1]):
+        size = int(chunk.sizes[r, k])
+        mean = loss(net(inputs[chunk.rows[r, k, :size]]), chunk.targets[r, k, :size]).mean()
+        optimizer.param_groups[0]["lr"] = float(chunk.lrs[r, k])
+        optimizer.zero_grad()
+        mean.backward()
+        optimizer.step()
+        total += mean.item()
+    return net, total
+
+
+def assert_as_loops(build, loss, kind, chunk, momentum=0.0, compile=False, tolerance=EXACT) -> None:
+    replicas = len(chunk.rows)
+    nets, inputs = networks(build, replicas), inputs_of()
+    state = stacked(nets, momentum)
+    losses = GeneralEngine(Recipe(nets[0], loss, kind, momentum), state, inputs, compile=compile).run(chunk)
+    assert losses.shape == (replicas,) and losses.dtype == torch.float64
+    for r, net in enumerate(nets):
+        expected, total = loop(net, r, chunk, loss, momentum, inputs)
+        for name, parameter in expected.named_parameters():
+            torch.testing.assert_close(state.parameters[name][r].detach(), parameter.detach(), **tolerance)
+        assert losses[r].item() == pytest.approx(total, rel=1e-10)
+    assert (state.diverged_at == -1).all()
+
+
+@pytest.mark.parametrize("batch, varying", [(1, False), (3, True), (POOL, False)], ids=["one", "varying", "full"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("loss, kind, outputs", LOSSES.values(), ids=LOSSES)
+def test_steps_are_those_of_plain_sgd(loss, kind, outputs, momentum, batch, varying):
+    chunk = chunk_of(3, 40, batch, kind, outputs, varying)
+    assert_as_loops(lambda: MLP([4, 6, outputs]), loss, kind, chunk, momentum)
+
+
+@pytest.mark.parametrize("build", NETS.values(), ids=NETS)
+def test_any_network(build):
+    assert_as_loops(build, CrossEntropy(), "hard", chunk_of(3, 40, 3, "hard", 3, varying=True), momentum=0.5)
+
+
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+def test_a_thousand_steps(compile):
+    chunk = chunk_of(2, 1000, 2, "hard", 1, varying=True)
+    assert_as_loops(lambda: MLP([4, 6, 1]), LogisticLoss(), "hard", chunk, 0.9, compile, {"rtol": 1e-10, "atol": 1e-10})
+
+
+@pytest.mark.parametrize("name", ["convolutional", "with-buffers"])
+def test_compiled_as_plain_sgd(name):
+    chunk = chunk_of(2, 40, 2, "soft", 3, varying=True)
+    assert_as_loops(NETS[name], CrossEntropy(), "soft", chunk, compile=True)
+
+
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_chunks_and_resuming_do_not_change_a_bit(dtype, compile):
+    chunk, inputs = chunk_of(5, 50, 2, "hard", 3, varying=True), inputs_of().to(dtype)
+    nets = [net.to(dtype) for net in networks(lambda: MLP([4, 20, 3]), 5)]
+    recipe = Recipe(nets[0], CrossEntropy(), "hard", momentum=0.9)
+    whole, cut = stacked(nets, 0.9), stacked(nets, 0.9)
+    first, second = (GeneralEngine(recipe, state, inputs, compile=compile) for state in (whole, cut))
+    losses = first.run(chunk)
+    expected = tensors_of(copy.deepcopy(whole))
+    losses_cut = second.run(part(chunk, 0, 1)) + second.run(part(chunk, 1, 6))
+    for here, there in zip(tensors_of(whole), tensors_of(cut)):
+        here.copy_(there)
+    losses_cut += first.run(part(chunk, 6, 50))  # as after a resume: another engine goes on from the state
+    for tensor, value in zip(tensors_of(whole), expected):
+        assert torch.equal(tensor, value)
+    torch.testing.assert_close(losses_cut, losses, rtol=1e-14, atol=0)  # sums of sums
+
+
+def test_a_replica_is_what_it_is_alone():
+    chunk, inputs, nets = chunk_of(3, 60, 2, "hard", 3), inputs_of(), networks(lambda: MLP([4, 6, 3]), 3)
+    recipe = Recipe(nets[0], CrossEntropy(), "hard")
+    together, alone = stacked(nets, 0.0), stacked(nets[1:2], 0.0)
+    losses = GeneralEngine(recipe, together, inputs, compile=False).run(chunk)
+    of_one = Chunk(0, chunk.rows[1:2], chunk.sizes[1:2], chunk.targets[1:2], chunk.lrs[1:2])
+    torch.testing.assert_close(GeneralEngine(recipe, alone, inputs, compile=False).run(of_one), losses[1:2])
+    for name, parameter in alone.parameters.items():
+        torch.testing.assert_close(parameter[0], together.parameters[name][1], rtol=1e-12, atol=1e-12)
+
+
+def test_float32_stays_close_to_float64():
+    chunk, inputs, nets = chunk_of(2, 100, 2, "soft", 3), inputs_of(), networks(lambda: MLP([4, 6, 3]), 2)
+    exact, single = stacked(nets, 0.0), stacked([copy.deepcopy(net).float() for net in nets], 0.0)
+    GeneralEngine(Recipe(nets[0], CrossEntropy(), "soft"), exact, inputs, compile=False).run(chunk)
+    recipe = Recipe(copy.deepcopy(nets[0]).float(), CrossEntropy(), "soft")
+    losses = GeneralEngine(recipe, single, inputs.float(), compile=False).run(chunk)
+    assert losses.dtype == torch.float64
+    for name, parameter in single.parameters.items():
+        assert parameter.dtype == torch.float32
+        torch.testing.assert_close(parameter.double(), exact.parameters[name].double(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "value, compile",
+    [(float("inf"), False), (float("nan"), False), (float("nan"), True)],
+    ids=["inf", "nan", "compiled"],
+)
+def test_a_diverged_replica_is_frozen_and_disturbs_no_other(value, compile):
+    chunk, nets = chunk_of(3, 50, 2, "hard", 3), networks(lambda: MLP([4, 6, 3]), 3)
+    recipe, bad = Recipe(nets[0], CrossEntropy(), "hard", momentum=0.9), POOL
+    inputs = torch.cat([inputs_of(), torch.full((1, 4), value, dtype=torch.float64)])
+    chunk.rows[1, FROZEN_AT:5, 1] = bad
+    state = stacked(nets, 0.9)
+    engine = GeneralEngine(recipe, state, inputs, compile=compile)
+    losses = engine.run(part(chunk, 0, 2)) + engine.run(part(chunk, 2, 50))
+    assert state.diverged_at.tolist() == [-1, FROZEN_AT, -1]
+    for r, steps in enumerate((50, FROZEN_AT, 50)):
+        expected, total = loop(nets[r], r, part(chunk, 0, steps), CrossEntropy(), 0.9, inputs)
+        for name, parameter in expected.named_parameters():
+            torch.testing.assert_close(state.parameters[name][r].detach(), parameter.detach(), **EXACT)
+        assert losses[r].item() == pytest.approx(total, rel=1e-10)
+    assert all(v.isfinite().all() for v in state.velocity.values())
+
+
+def test_a_learning_rate_too_large_diverges_alone():
+    chunk, nets = chunk_of(2, 200, 1, "real", 2), networks(lambda: MLP([4, 6, 2], activation="cubic"), 2)
+    chunk.lrs[0] = 10.0
+    chunk.lrs[1] = 1e-3
+    state = stacked(nets, 0.0)
+    GeneralEngine(Recipe(nets[0], SquaredLoss(), "real"), state, inputs_of(), compile=False).run(chunk)
+    assert 0 < state.diverged_at[0] < 200 and state.diverged_at[1] == -1
+    assert all(p[1].isfinite().all() for p in state.parameters.values())
+
+
+def test_padding_is_never_looked_at():
+    chunk, nets = chunk_of(2, 10, 3, "real", 2, varying=True), networks(lambda: MLP([4, 6, 2]), 2)
+    inputs = torch.cat([inputs_of(), torch.full((1, 4), float("nan"), dtype=torch.float64)])
+    states = []
+    for poison in (False, True):
+        padding = torch.arange(3) >= chunk.sizes.unsqueeze(2)
+        if poison:
+            chunk.rows[padding] = POOL
+            chunk.targets[padding] = float("nan")
+        states.append(stacked(nets, 0.0))
+        GeneralEngine(Recipe(nets[0], SquaredLoss(), "real"), states[-1], inputs, compile=False).run(chunk)
+    assert states[1].diverged_at.tolist() == [-1, -1]
+    for clean, poisoned in zip(states[0].parameters.values(), states[1].parameters.values()):
+        assert torch.equal(clean, poisoned)
+
+
+@pytest.mark.parametrize(
+    "layer, clause",
+    [
+        (nn.Dropout(0.1), "its module `1` (Dropout) is random in training"),
+        (
+            nn.BatchNorm1d(3),
+            "its module `1` (BatchNorm1d) changes buffers and mixes the examples of a batch in training",
+        ),
+        (nn.InstanceNorm1d(3, track_running_stats=True), "its module `1` (InstanceNorm1d) changes buffers in training"),
+        (nn.RReLU(), "its module `1` (RReLU) is random in training"),
+        (nn.LSTM(3, 3, 2, dropout=0.5), "its module `1` (LSTM) is random in training"),
+        (nn.Dropout(0.0), None),
+        (nn.InstanceNorm1d(3), None),
+        (nn.LayerNorm(3), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_is_unsupported_is_named(layer, clause):
+    recipe = Recipe(nn.Sequential(nn.Linear(3, 3), layer), CrossEntropy(), "hard")
+    assert GeneralEngine.unsupported(recipe, torch.device("cpu")) == clause
+
+
+def test_other_devices_are_unsupported():
+    clause = GeneralEngine.unsupported(Recipe(MLP([3, 3]), CrossEntropy(), "hard"), torch.device("mps"))
+    assert clause == "it runs on cpu and cuda, not on mps"
+
+
+def test_no_compiler_is_one_clear_line(monkeypatch, tmp_path):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    nets = networks(lambda: MLP([4, 3]), 1)
+    engine = GeneralEngine(Recipe(nets[0], CrossEntropy(), "hard"), stacked(nets, 0.0), inputs_of())
+    with pytest.raises(ValueError, match=r"^no C\+\+ compiler; install g\+\+"):
+        engine.run(chunk_of(1, 1, 1, "hard", 3))
