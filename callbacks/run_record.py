@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from importlib.metadata import version
 from typing import Any
 
@@ -29,10 +30,24 @@ class RunRecord(Callback):
         self.run = run
         self.config = config
         self.settings = settings
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long training has taken so far."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Counts on from there."""
+        self._seconds_before = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files; a resumed run keeps its initial weights."""
+        self._started = time.monotonic()
         self.run.finished.unlink(missing_ok=True)
         with whole_file(self.run.config) as part:
             part.write_text(self.config)
@@ -51,8 +66,10 @@ class RunRecord(Callback):
         ended = {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
+            "seconds": round(self._seconds(), 1),
             "device": _device_name(trainer.strategy.root_device),
             "processes": trainer.world_size,
+            "threads": torch.get_num_threads(),
             "versions": {
                 "lnsgd": __version__,
                 "torch": torch.__version__,

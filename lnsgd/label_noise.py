@@ -51,9 +51,13 @@ class LabelNoise(ABC):
             num_classes: C; ``None`` for real targets.
         """
 
-    @abstractmethod
     def at_level(self, level: float) -> "LabelNoise":
-        """The same noise at another level, p or std; replicas may differ in it."""
+        """The same noise at another level, p or std; replicas may differ in it.
+
+        Raises:
+            ValueError: it has no level.
+        """
+        raise ValueError(f"noise = {level}, but {type(self).__name__} has no level; choose another label noise")
 
     def __call__(self, labels: Tensor, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
         """Draws and applies; see `draw` for the arguments."""
@@ -93,10 +97,6 @@ class NoNoise(LabelNoise):
     def apply(self, labels: Tensor, noise: Tensor, num_classes: int | None = None) -> Tensor:
         """The labels themselves."""
         return labels
-
-    def at_level(self, level: float) -> LabelNoise:
-        """Raises ValueError."""
-        raise ValueError(f"noise = {level}, but NoNoise has no level; choose another label noise")
 
 
 class UniformNoise(LabelNoise):

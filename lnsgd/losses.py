@@ -129,11 +129,16 @@ class SquaredLoss(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of every example, shape (B,). Class labels are one-hot encoded, ±1 for one output."""
-        squared = (outputs - self._values(outputs, targets)).square()
+        squared = (outputs - self.values(outputs, targets)).square()
         return squared.mean(-1) if self.reduction == "mean" else squared.sum(-1)
 
     @staticmethod
-    def _values(outputs: Tensor, targets: Tensor) -> Tensor:
+    def values(outputs: Tensor, targets: Tensor) -> Tensor:
+        """Targets as values in the outputs' shape: as they are, one-hot, or ±1 for one output.
+
+        Raises:
+            ValueError: targets of a shape that does not fit the outputs.
+        """
         if targets.shape == outputs.shape and targets.is_floating_point():
             return targets
         two_classes = outputs.shape[-1] == 1 and targets.shape == (len(outputs), 2)

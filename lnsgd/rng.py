@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["init", "order", "noise", "augmentation", "probes", "subset", "corruption"]
+Purpose = Literal["init", "data", "order", "noise", "augmentation", "probes", "subset", "corruption"]
 
 _PURPOSES = get_args(Purpose)
 

@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from lnsgd.run_folder import RunFolder
 
 # A progress bar that is redrawn at every step costs a third of a small network's training time.
 _BAR_REFRESH_STEPS = 20
+
+_CHECKPOINT_INTERVAL = timedelta(minutes=2)
 
 # Advice of Lightning that does not apply here.
 _IRRELEVANT_WARNINGS = (
@@ -137,19 +140,17 @@ class TrainingCLI(LightningCLI):
         settings = self.config_init[self.subcommand].trainer
         callbacks = _as_list(settings.callbacks)
         loggers = _as_list(settings.logger)
+        replicated = self.config_init[self.subcommand].replicas is not None
         if settings.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
-            replicated = self.config_init[self.subcommand].replicas is not None
             callbacks.append(StepProgressBar() if replicated else TQDMProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
         if self.run_folder is not None and not settings.fast_dev_run:
             resume = self.config[self.subcommand].ckpt_path is not None
             loggers.insert(0, CSVLogger(str(self.run_folder.path), resume))
             callbacks.insert(0, RunRecord(self.run_folder, self._resolved_config(), self._settings()))
-            if self.config_init[self.subcommand].replicas is not None:
+            if replicated:
                 callbacks.insert(1, ReplicaRecord(self.run_folder))
             if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
-                callbacks.append(
-                    ModelCheckpoint(filename="{epoch}-{step}", save_last=True, enable_version_counter=False)
-                )
+                callbacks += _checkpoints(replicated)
             kwargs["default_root_dir"] = str(self.run_folder.path)
         kwargs["plugins"] = [*_as_list(settings.plugins), WholeCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
@@ -306,6 +307,17 @@ def _as_list(setting: Any) -> list[Any]:
     if setting is None or isinstance(setting, bool):
         return []
     return list(setting) if isinstance(setting, list) else [setting]
+
+
+def _checkpoints(replicated: bool) -> list[ModelCheckpoint]:
+    """After each epoch; in a replicated run, where an epoch may be the whole run, also in between."""
+    each_epoch = ModelCheckpoint(filename="{epoch}-{step}", save_last=True, enable_version_counter=False)
+    if not replicated:
+        return [each_epoch]
+    in_between = ModelCheckpoint(
+        save_top_k=0, save_last=True, enable_version_counter=False, train_time_interval=_CHECKPOINT_INTERVAL
+    )
+    return [each_epoch, in_between]
 
 
 def _has(callbacks: list[Callback], kind: type) -> bool:

@@ -96,7 +96,7 @@ print(json.dumps({
     "callbacks": lnsgd.callbacks.__file__,
     "measure": find_spec("lnsgd.callbacks.measure").origin,
     "top": find_spec("callbacks") is not None,
-    "figures": [figure.config_path().is_file() for figure in FIGURES.values()],
+    "figures": [figure.config_path(arm).is_file() for figure in FIGURES.values() for arm in figure.arms],
     "config": files("lnsgd").joinpath("configs/mnist.yaml").read_text(),
     "examples": len(mnist.splits["train"]),
     "version": [lnsgd.__version__, *(d.version for d in distributions(name="lnsgd", path=[sys.argv[1]]))],

@@ -1,11 +1,14 @@
 """LightningDataModules: whole data sets on the training device, keyed order, no worker processes."""
 
 from lnsgd.data.batch import Batch
+from lnsgd.data.gaussian_inputs import GaussianInputs
+from lnsgd.data.hypercube import Hypercube
 from lnsgd.data.image import ImageData
 from lnsgd.data.in_memory import InMemory
 from lnsgd.data.loader import DeviceLoader
 from lnsgd.data.mnist import MNIST, FashionMNIST
 from lnsgd.data.replicated import ReplicatedData
+from lnsgd.data.standard_basis import StandardBasis
 from lnsgd.data.tensor_data import TensorData
 from lnsgd.data.tensors import LabelledTensors
 
@@ -14,9 +17,12 @@ __all__ = [
     "Batch",
     "DeviceLoader",
     "FashionMNIST",
+    "GaussianInputs",
+    "Hypercube",
     "ImageData",
     "InMemory",
     "LabelledTensors",
     "ReplicatedData",
+    "StandardBasis",
     "TensorData",
 ]

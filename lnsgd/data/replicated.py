@@ -119,14 +119,20 @@ class ReplicatedData(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Builds each replica's splits; those with the same seed and subset share them."""
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
-        moved: dict[int, Tensor] = {}
+        moved: dict[_Memory, tuple[Tensor, Tensor]] = {}
+
+        def on_device(tensor: Tensor) -> Tensor:
+            """Tensors that are shared stay shared; each is kept beside its copy, so that no other gets its address."""
+            if _memory(tensor) not in moved:
+                moved[_memory(tensor)] = tensor, tensor.to(device)
+            return moved[_memory(tensor)][1]
+
         for replica in self.replicas:
             key = (replica.seed, replica.subset)
             if key not in self._variants:
                 variant = self.data.variant(*key)
-                for split, data in variant.splits.items():  # inputs that are shared stay shared on the device
-                    pool = moved.setdefault(data.pool.data_ptr(), data.pool.to(device))
-                    variant.splits[split] = LabelledTensors(pool, data.labels.to(device), data.rows)
+                for split, data in variant.splits.items():
+                    variant.splits[split] = LabelledTensors(on_device(data.pool), on_device(data.labels), data.rows)
                 variant.trainer = self.trainer
                 self._variants[key] = variant
 
@@ -137,15 +143,15 @@ class ReplicatedData(LightningDataModule):
 
     def training_pool(self) -> tuple[Tensor, list[ReplicaData]]:
         """Network inputs of all training sets together (N, …), and each replica's part of them."""
-        pools: dict[int, tuple[int, Tensor]] = {}
+        pools: dict[_Memory, tuple[int, Tensor]] = {}
         size, parts = 0, []
         for i in range(len(self.replicas)):
             train = self.variant(i).splits["train"]
-            if train.pool.data_ptr() not in pools:
-                pools[train.pool.data_ptr()] = size, train.pool
+            if _memory(train.pool) not in pools:
+                pools[_memory(train.pool)] = size, train.pool
                 size += len(train.pool)
             rows = torch.arange(len(train)) if train.rows is None else train.rows
-            parts.append(ReplicaData(rows + pools[train.pool.data_ptr()][0], train.labels.cpu()))
+            parts.append(ReplicaData(rows + pools[_memory(train.pool)][0], train.labels.cpu()))
         return torch.cat([self.data.transform(pool) for _, pool in pools.values()]), parts
 
     def train_dataloader(self) -> StepLoader:
@@ -173,11 +179,11 @@ class ReplicatedData(LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, split: Split) -> "_EvaluationLoader":
-        sharing: dict[tuple[int, int, int | None], list[int]] = {}
+        sharing: dict[tuple[_Memory | None, ...], list[int]] = {}
         for i in range(len(self.replicas)):
             data = self.variant(i).splits[split]
-            rows = None if data.rows is None else data.rows.data_ptr()
-            sharing.setdefault((data.pool.data_ptr(), data.labels.data_ptr(), rows), []).append(i)
+            rows = None if data.rows is None else _memory(data.rows)
+            sharing.setdefault((_memory(data.pool), _memory(data.labels), rows), []).append(i)
         return _EvaluationLoader([(self.variant(members[0]), members) for members in sharing.values()], split)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -199,6 +205,14 @@ class _EvaluationLoader:
             for batch in loader:
                 assert isinstance(batch, Batch)
                 yield SharedBatch(batch.inputs, batch.labels, members.to(batch.labels.device))
+
+
+_Memory = tuple[int, torch.Size, tuple[int, ...]]
+
+
+def _memory(tensor: Tensor) -> _Memory:
+    """The same for tensors that show the same memory in the same way."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _next_stop(parties: Sequence[Any], step: int) -> int:

@@ -37,6 +37,17 @@ class Claim:
     high: float | None
     holds: bool
 
+    @property
+    def stated(self) -> str:
+        """The paper's number or statement, as printed."""
+        return self.paper if isinstance(self.paper, str) else f"{self.paper:.3g}"
+
+    @property
+    def found(self) -> str:
+        """What was measured, as printed."""
+        spread = "" if self.std is None else f" ± {self.std:.2g}"
+        return f"{self.measured:.3g}{spread} (n = {self.n})"
+
 
 def judge(
     claim: str,

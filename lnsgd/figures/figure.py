@@ -1,43 +1,83 @@
 """What a figure is made of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure as Picture
 from rich.table import Table
 
 from lnsgd.figures.claims import Claim
 from lnsgd.run_folder import RunFolder
 
-# The finished runs of each arm, one per seed.
-Runs = Mapping[str, Sequence[RunFolder]]
+# The finished run of each arm; all seeds of an arm are replicas of one run.
+Runs = Mapping[str, RunFolder]
+
+# The one arm of a figure that computes and trains nothing.
+COMPUTED = "computed"
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How large the runs of a figure are.
+
+    Attributes:
+        seeds: Number of seeds of each arm.
+        options: Command-line options of every run.
+        arms: For each arm, further options that hold at this scale only.
+    """
+
+    seeds: int
+    options: Sequence[str] = ()
+    arms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """A figure of a paper: settings and what to make of the runs. It never trains by itself.
+
+    A figure is made of training runs (``config`` and ``arms``) or computed without any (``compute``).
+    The table that is computed is kept as the ``measures.parquet`` of the one arm `COMPUTED`, with a column
+    ``seed`` before its own, so that claims and picture are made from what is on disk in either case.
 
     Attributes:
         name: Its ID on the command line.
         title: What it shows, in one line.
-        config: Config of a run, below ``configs/``.
-        scales: For each scale, further command-line options.
-        arms: For each arm, further command-line options.
-        table: What is printed.
+        config: Config of a run, below ``configs/``; or one for each arm.
+        scales: ``ci`` (seconds) and ``paper``; perhaps others. A scale of a computed figure is a number of seeds.
+        arms: For each arm, command-line options.
+        compute: In place of config and arms, the rows of one seed.
         claims: What is judged.
         draw: What is drawn.
+        table: What is printed besides the claims, if anything.
+
+    Raises:
+        ValueError: neither training runs nor something to compute, or both.
     """
 
     name: str
     title: str
-    config: str
-    scales: Mapping[str, Sequence[str]]
-    arms: Mapping[str, Sequence[str]]
-    table: Callable[[Runs], Table]
+    config: str | Mapping[str, str] | None = None
+    scales: Mapping[str, Scale]
+    arms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    compute: Callable[[int], pd.DataFrame] | None = None
     claims: Callable[[Runs], list[Claim]]
     draw: Callable[[Runs], Picture]
+    table: Callable[[Runs], Table] | None = None
 
-    def config_path(self) -> Path:
-        """The config as shipped with the package."""
-        return Path(__file__).parents[1] / "configs" / self.config
+    def __post_init__(self) -> None:
+        given = (self.config is not None, bool(self.arms), self.compute is not None)
+        if given not in ((True, True, False), (False, False, True)):
+            raise ValueError(f"figure {self.name}: give config and arms, or compute in their place")
+
+    def config_path(self, arm: str) -> Path:
+        """The config of an arm as shipped with the package."""
+        assert self.config is not None
+        name = self.config if isinstance(self.config, str) else self.config[arm]
+        return Path(__file__).parents[1] / "configs" / name
+
+    def options(self, scale: str, arm: str) -> list[str]:
+        """Command-line options of an arm's run."""
+        chosen = self.scales[scale]
+        return [*chosen.options, *self.arms[arm], *chosen.arms.get(arm, ())]

@@ -1,5 +1,6 @@
-"""Reads what runs left on disk."""
+"""Reads what replicated runs left on disk."""
 
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -8,15 +9,37 @@ import pandas as pd
 from lnsgd.run_folder import RunFolder
 
 
-class Curve(NamedTuple):
-    """A measured number over training: one entry per measurement."""
+class Curves(NamedTuple):
+    """A measured number over training, of every replica.
 
-    epochs: np.ndarray
+    Attributes:
+        steps: SGD steps taken at each of the T measurements, (T,).
+        values: (R, T); NaN from where a replica has diverged.
+        stderrs: Their standard errors, (R, T); NaN where the number is exact.
+    """
+
+    steps: np.ndarray
     values: np.ndarray
     stderrs: np.ndarray
 
+    @property
+    def last(self) -> np.ndarray:
+        """The last values, (R,)."""
+        return self.values[:, -1]
 
-def measured(run: RunFolder, measure: str, split: str = "", layer: str | None = None) -> Curve:
+    def at(self, step: int) -> np.ndarray:
+        """The values at the last measurement up to a step, (R,).
+
+        Raises:
+            ValueError: nothing was measured up to there.
+        """
+        before = np.flatnonzero(self.steps <= step)
+        if not len(before):
+            raise ValueError(f"nothing was measured up to step {step}; the first measurement is at {self.steps[0]}")
+        return self.values[:, before[-1]]
+
+
+def measured(run: RunFolder, measure: str, split: str = "", layer: str | None = None) -> Curves:
     """A measure of a run over training; the first layer that has it where none is named.
 
     Raises:
@@ -27,19 +50,32 @@ def measured(run: RunFolder, measure: str, split: str = "", layer: str | None = 
     rows = rows[rows["layer"] == (rows["layer"].iloc[0] if layer is None and len(rows) else layer)]
     if rows.empty:
         raise ValueError(f"{run.measures} has no {measure} on split {split!r}")
-    rows = rows.sort_values("step")
-    # Epochs are numbered from 0: the last row, at the end of training, stands for one epoch more.
-    per_epoch = rows["step"].max() / max(rows["epoch"].max() + 1, 1)
-    return Curve((rows["step"] / per_epoch).to_numpy(), rows["value"].to_numpy(), rows["stderr"].to_numpy())
+    every = range(len(replicas(run)))
+    values = rows.pivot(index="replica", columns="step", values="value").reindex(every)
+    stderrs = rows.pivot(index="replica", columns="step", values="stderr").reindex(every)
+    return Curves(values.columns.to_numpy(), values.to_numpy(), stderrs.to_numpy())
 
 
-def logged(run: RunFolder, name: str) -> float:
-    """The last value of a logged number.
+def replicas(run: RunFolder) -> pd.DataFrame:
+    """Settings of the replicas of a run, a row each: seed, noise, lr, subset, diverged_at."""
+    return pd.read_csv(run.replicas, index_col="replica")
 
-    Raises:
-        ValueError: the run logged no such number.
+
+def by_setting(run: RunFolder, setting: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the replicas of a run by one of their settings, such as ``noise``.
+
+    Args:
+        run: The run.
+        setting: Name of a column of `replicas`, in which the replicas of each seed differ and nothing else does.
+        values: A number for each replica, (R,).
+
+    Returns:
+        The L levels of the setting, increasing, (L,), and the values (S, L), a row for each of the S seeds.
     """
-    table = pd.read_csv(run.metrics)
-    if name not in table or table[name].dropna().empty:
-        raise ValueError(f"{run.metrics} has no {name}")
-    return float(table[name].dropna().iloc[-1])
+    table = replicas(run).assign(value=values).pivot(index="seed", columns=setting, values="value")
+    return table.columns.to_numpy(), table.to_numpy()
+
+
+def seconds(run: RunFolder) -> float:
+    """How long a run was trained, measuring included."""
+    return float(json.loads(run.finished.read_text())["seconds"])

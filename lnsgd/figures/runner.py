@@ -1,58 +1,88 @@
 """Runs the arms of a figure, and goes on where an earlier call stopped."""
 
 import json
+import platform
+import time
 from pathlib import Path
 
+import pandas as pd
+import torch
 from rich.console import Console
+from rich.progress import track
 
-from lnsgd.figures.figure import Figure
+from lnsgd import __version__
+from lnsgd.figures.figure import COMPUTED, Figure
 from lnsgd.run_folder import RunFolder, whole_file
 
 
-def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Console) -> dict[str, list[RunFolder]]:
-    """Trains what is missing: every arm with seeds 0, 1, …, one after the other.
+def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Console) -> dict[str, RunFolder]:
+    """Trains what is missing: one arm after the other, all seeds of an arm as replicas of one run.
+
+    A figure that trains nothing is computed instead, seed by seed.
 
     Args:
         figure: The figure.
         scale: One of its scales.
-        seeds: Number of runs of each arm.
-        out: Folder of the figure; a run's folder is ``out/<arm>/seed-<k>``.
+        seeds: Number of seeds of each arm, from 0 on.
+        out: Folder of the figure; an arm's run is in ``out/<arm>``.
         console: Where progress is told.
 
     Raises:
         ValueError: ``out`` holds runs with other settings.
     """
-    _claim_folder(figure, scale, out)
-    runs: dict[str, list[RunFolder]] = {arm: [] for arm in figure.arms}
-    todo = [(arm, seed) for seed in range(seeds) for arm in figure.arms]
-    for number, (arm, seed) in enumerate(todo, 1):
-        run = RunFolder(out / _folder_name(arm) / f"seed-{seed}")
-        runs[arm].append(run)
-        state = "done before" if run.finished.exists() else "going on" if run.last_checkpoint.exists() else "training"
-        console.print(f"[bold]{figure.name}[/bold] {number}/{len(todo)}: {arm}, seed {seed} ({state})")
-        if not run.finished.exists():
-            _train(figure, scale, arm, seed, run)
+    _claim_folder(figure, scale, seeds, out)
+    runs = {arm: RunFolder(out / _folder_name(arm)) for arm in figure.arms or (COMPUTED,)}
+    for number, (arm, run) in enumerate(runs.items(), 1):
+        doing = "computing" if figure.compute else "going on" if run.last_checkpoint.exists() else "training"
+        state = "done before" if run.finished.exists() else doing
+        console.print(f"[bold]{figure.name}[/bold] {number}/{len(runs)}: {arm}, {seeds} seeds ({state})")
+        if run.finished.exists():
+            continue
+        if figure.compute:
+            _compute(figure, seeds, run, console)
+        else:
+            _train(figure, scale, arm, seeds, run)
     return runs
 
 
-def _train(figure: Figure, scale: str, arm: str, seed: int, run: RunFolder) -> None:
+def _train(figure: Figure, scale: str, arm: str, seeds: int, run: RunFolder) -> None:
     from lnsgd.training import train
 
-    options = ["--run_dir", str(run.path), "--seed_everything", str(seed), "--trainer.enable_model_summary", "false"]
+    options = ["--run_dir", str(run.path), "--replicas.seeds", str(seeds), "--trainer.enable_model_summary", "false"]
     if run.last_checkpoint.exists():
         options += ["--ckpt_path", "last"]
     elif run.config.exists():  # killed before its first checkpoint
         run.config.unlink()
-    train(["fit", "--config", str(figure.config_path()), *figure.scales[scale], *figure.arms[arm], *options])
+    train(["fit", "--config", str(figure.config_path(arm)), *figure.options(scale, arm), *options])
 
 
-def _claim_folder(figure: Figure, scale: str, out: Path) -> None:
+def _compute(figure: Figure, seeds: int, run: RunFolder, console: Console) -> None:
+    assert figure.compute is not None
+    started = time.monotonic()
+    tables = []
+    for seed in track(range(seeds), "seeds", console=console):
+        table = figure.compute(seed)
+        table.insert(0, "seed", seed)
+        tables.append(table)
+    with whole_file(run.measures) as part:
+        pd.concat(tables, ignore_index=True).to_parquet(part)
+    ended = {
+        "seconds": round(time.monotonic() - started, 1),
+        "device": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"lnsgd": __version__, "torch": torch.__version__},
+    }
+    with whole_file(run.finished) as part:
+        part.write_text(json.dumps(ended, indent=2) + "\n")
+
+
+def _claim_folder(figure: Figure, scale: str, seeds: int, out: Path) -> None:
     settings = {
         "figure": figure.name,
         "scale": scale,
-        "config": figure.config_path().read_text(),
-        "options": list(figure.scales[scale]),
-        "arms": {arm: list(options) for arm, options in figure.arms.items()},
+        "seeds": seeds,
+        "configs": {arm: figure.config_path(arm).read_text() for arm in figure.arms},
+        "arms": {arm: figure.options(scale, arm) for arm in figure.arms},
     }
     RunFolder(out).check_writable()
     path = out / "settings.json"

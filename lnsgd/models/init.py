@@ -73,6 +73,17 @@ class Uniform(Initializer):
             nn.init.zeros_(layer.bias)
 
 
+class AlternatingSigns(Initializer):
+    """Weights +1, −1, +1, … along the inputs, bias 0; for an output layer that stays fixed (Cornacchia et al.)."""
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place. Draws nothing."""
+        signs = 1 - 2 * (torch.arange(layer.in_features) % 2)
+        with torch.no_grad():
+            layer.weight.copy_(signs.to(layer.weight).expand_as(layer.weight))
+        _zero_bias(layer)
+
+
 def _zero_bias(layer: nn.Linear) -> None:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

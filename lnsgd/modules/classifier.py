@@ -7,7 +7,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lnsgd.label_noise import LabelNoise
-from lnsgd.losses import CrossEntropy, Loss, num_classes_of
+from lnsgd.losses import CrossEntropy, Loss, check_compatible, num_classes_of
 from lnsgd.modules.supervised import SupervisedModule
 from lnsgd.modules.totals import ClassificationTotals
 
@@ -46,6 +46,7 @@ class Classifier(SupervisedModule):
         seed: int = 0,
     ) -> None:
         super().__init__(net, loss or CrossEntropy(), label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed)
+        check_compatible(self.loss, self.label_noise)
 
     def num_classes(self, outputs: Tensor) -> int:
         """Number of classes C that outputs distinguish."""

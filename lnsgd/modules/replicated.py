@@ -98,26 +98,29 @@ class ReplicatedModule(LightningModule):
         self._cells = [copy.deepcopy(cell)]  # in a list it is not a submodule: its weights are scratch
         self.stack = Stack(cell.net, [replica.seed for replica in replicas])
         self._settings, self._momentum, self._learning_rate = self._read_optimizer()
-        self.diverged_at = torch.full((len(self.replicas),), -1)
-        self._velocity: dict[str, Tensor] = {}
         self._steps_per_call = steps_per_call
         self._seconds_per_step: float | None = None
+        self._start_anew()
+        self._totals: list[LossTotals] = []
+        self._engine: Engine | None = None
+
+    def _start_anew(self) -> None:
+        """Where a run stands before its first step, but for the weights."""
+        self.diverged_at = torch.full((len(self.replicas),), -1)
+        self._velocity: dict[str, Tensor] = {}
         self._losses = torch.zeros(len(self.replicas), dtype=torch.float64)
         self._flips = torch.zeros(len(self.replicas), 2, dtype=torch.int64)
         self._logged_at = 0
-        self._totals: list[LossTotals] = []
-        self._engine: Engine | None = None
 
     @property
     def cell(self) -> SupervisedModule:
         """The module that is replicated, with weights that mean nothing."""
-        return self._cells[0]
+        return self._cells[0].to(next(self.stack.parameters()))
 
     def _read_optimizer(self) -> tuple[list[ReplicaSettings], float, LearningRate]:
         parameters = [p for p in self.cell.net.parameters() if p.requires_grad]
         optimizer = self.cell.make_optimizer(parameters)
-        check_plain_sgd(optimizer)
-        (settings,) = optimizer.param_groups
+        settings = check_plain_sgd(optimizer)
         schedule = self.cell.make_lr_scheduler(optimizer) if self.cell.make_lr_scheduler else None
         base, noise = settings.get("initial_lr", settings["lr"]), self.cell.label_noise
         each = [
@@ -133,15 +136,16 @@ class ReplicatedModule(LightningModule):
     # -- one of them
 
     def replica(self, index: int) -> SupervisedModule:
-        """An ordinary module of its own with a replica's weights."""
-        module = copy.deepcopy(self.cell).to(self.device)
+        """An ordinary module of its own with a replica's weights, seed and label noise."""
+        module = copy.deepcopy(self.cell)
+        module.seed, module.label_noise = self._settings[index].seed, self._settings[index].label_noise
         self.stack.load_into(module.net, index)
         return module
 
     def subjects(self) -> Iterator[Subject]:
         """Every replica that has not diverged, to be measured; the module is valid until the next is asked for."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        module = self.cell.to(self.device)
+        module = self.cell
         for index in self.living:
             self.stack.load_into(module.net, index)
             yield Subject(module, data.variant(index), index)
@@ -165,6 +169,8 @@ class ReplicatedModule(LightningModule):
         """Checks what can be checked before anything is written."""
         if self.trainer.world_size > 1:
             raise ValueError("replicas run in one process; use trainer.devices = 1")
+        if self.trainer.precision not in ("32-true", "64-true"):
+            raise ValueError(f"trainer.precision = {self.trainer.precision}: replicas run in 32-true or 64-true")
         if not isinstance(self.trainer.datamodule, ReplicatedData):  # type: ignore[attr-defined]
             raise ValueError("a ReplicatedModule is trained on lnsgd.data.ReplicatedData with the same replicas")
         self._check_shapes(self.trainer.datamodule)  # type: ignore[attr-defined]
@@ -177,10 +183,14 @@ class ReplicatedModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Builds the engine on the weights as they are now."""
+        if self.trainer.global_step == 0:  # it may be the second run of this module
+            self._start_anew()
         parameters = self.stack.stacked_parameters()
         trained = {name: p for name, p in parameters.items() if p.requires_grad}
         if self._momentum:
             restored = self._velocity
+            if self.trainer.global_step and not restored:
+                raise ValueError("the checkpoint has no velocity: it was written by a run without momentum")
             self._velocity = {name: torch.zeros_like(p) for name, p in trained.items()}
             for name, value in restored.items():
                 self._velocity[name].copy_(value)
@@ -207,6 +217,7 @@ class ReplicatedModule(LightningModule):
         kind = next(self.parameters())
         outputs = self.stack(inputs.to(kind), torch.zeros(1, dtype=torch.int64, device=kind.device))[0]
         self.cell.check_outputs(outputs, labels, data.num_classes)
+        self.cell.loss(outputs, labels.to(kind.device))
 
     def next_stop(self, step: int) -> int:
         """Where the call that starts at a step must end, for the module's own sake."""
@@ -226,7 +237,7 @@ class ReplicatedModule(LightningModule):
         at_once = max(1, _EXAMPLES_AT_ONCE // (len(self.replicas) * self._feed.batch_size))
         for first in range(batch.first, batch.first + batch.number, at_once):
             count = min(at_once, batch.first + batch.number - first)
-            self._losses += self._engine.run(self._feed.chunk(first, count))
+            self._engine.run(self._feed.chunk(first, count), self._losses)
         self._seconds_per_step = (time.perf_counter() - started) / batch.number
         self._count_steps(batch.number)
         self._report_diverged(alive)
@@ -315,9 +326,10 @@ class ReplicatedModule(LightningModule):
         self._log_totals("test")
 
     def _log_totals(self, split: str) -> None:
-        computed = [totals.compute() for totals in self._totals]
+        # With few batches, as in Lightning's check before training, there may be none for some replicas.
+        computed = {index: totals.compute() for index, totals in enumerate(self._totals) if totals.examples}
         values = {
-            f"{split}/{name}": {index: of_replica[name] for index, of_replica in enumerate(computed)}
+            f"{split}/{name}": {index: of_replica[name] for index, of_replica in computed.items()}
             for name in self.cell.shown(split)
         }
         self._log_groups(values, shown=[name for name in values if split == "val" and not name.endswith("/loss")])

@@ -13,7 +13,7 @@ from lnsgd import rng
 from lnsgd.data.batch import Batch
 from lnsgd.label_noise import LabelNoise, NoNoise
 from lnsgd.loggers.scalars import log_scalars
-from lnsgd.losses import Loss, check_compatible
+from lnsgd.losses import Loss
 from lnsgd.modules.totals import LossTotals
 from lnsgd.streams import NoiseStream
 
@@ -33,9 +33,6 @@ class SupervisedModule(LightningModule):
         lr_scheduler: From optimizer to a schedule; constant by default.
         lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
         seed: Key of the noise.
-
-    Raises:
-        ValueError: the loss is not defined for the targets that the noise gives.
     """
 
     totals_class: ClassVar[type[LossTotals]]
@@ -62,7 +59,6 @@ class SupervisedModule(LightningModule):
         self._examples_seen = 0
         self._noise: NoiseStream | None = None
         self.totals = nn.ModuleDict({f"{split}_totals": self.totals_class() for split in ("train", "val", "test")})
-        check_compatible(self.loss, self.label_noise)
 
     @abstractmethod
     def check_outputs(self, outputs: Tensor, labels: Tensor, num_classes: int | None) -> None:
@@ -108,7 +104,11 @@ class SupervisedModule(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Goes on with the random state of the checkpoint, where there was one."""
+        """Starts the noise anew in a new run; else goes on with the random state of the checkpoint."""
+        if self.trainer.global_step == 0:
+            self._examples_seen, self._noise = 0, None
+        elif self._examples_seen == 0:
+            raise ValueError("the checkpoint does not say how many examples were seen; it is not one of this module")
         if self._random_state is not None:
             rng.set_global_state(self._random_state, self.device)
             self._random_state = None
@@ -156,7 +156,7 @@ class SupervisedModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes them back."""
         self._random_state = checkpoint.get("random_state")
-        self._examples_seen = checkpoint["examples_seen"]
+        self._examples_seen = checkpoint.get("examples_seen", 0)
         if self._trainer is None or not self.trainer.is_global_zero:  # the sum of all processes goes on in one
             return
         totals = self._totals("train")

@@ -43,7 +43,8 @@ class LossTotals(Metric):
 
     def update(self, losses: Tensor) -> None:
         """Adds examples, given the loss of each, shape (B,)."""
-        self.loss += losses.sum(dtype=torch.float64)  # the same however batches are grouped
+        # One after the other: a checkpoint changes how batches are grouped, and must not change the sum.
+        self.loss = torch.cat([self.loss.view(1), losses.double()]).cumsum(0)[-1].clone()
         self.examples += len(losses)
 
     def compute(self) -> dict[str, float]:

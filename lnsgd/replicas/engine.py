@@ -89,10 +89,15 @@ class Engine(ABC):
         """What this engine cannot run, as the end of a sentence, or ``None`` where it can run it all."""
 
     @abstractmethod
-    def run(self, chunk: Chunk) -> Tensor:
+    def run(self, chunk: Chunk, losses: Tensor | None = None) -> Tensor:
         """Takes the steps.
 
+        Args:
+            chunk: Their batches.
+            losses: Sums so far, shape (R,), float64, on the CPU, to which the steps' losses are added one after
+                the other, so that the sum does not depend on how steps are cut into chunks; by default zeros.
+
         Returns:
-            Each replica's sum over its steps of the mean loss over the batch before the step, shape
-            (R,), float64, on the CPU. Steps that a frozen replica did not take are not in it.
+            ``losses``, changed in place: each replica's sum over its steps of the mean loss over the batch before
+            the step. Steps that a frozen replica did not take are not in it.
         """

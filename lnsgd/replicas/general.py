@@ -81,19 +81,20 @@ class GeneralEngine(Engine):
         return None
 
     @torch.no_grad()
-    def run(self, chunk: Chunk) -> Tensor:
+    def run(self, chunk: Chunk, losses: Tensor | None = None) -> Tensor:
         """Takes the steps; see `Engine.run`."""
         if self._slots is None:
             self._slots = self._empty_slots(chunk)
         advance = self._advance([*self._state_tensors(), self._losses, self._clock, self.inputs, *self._slots])
-        self._losses.zero_()
+        losses = torch.zeros(len(self._losses), dtype=torch.float64) if losses is None else losses
+        self._losses.copy_(losses)
         steps = chunk.rows.shape[1]
         for start in range(0, steps, _SLOTS):
             stop = min(start + _SLOTS, steps)
             self._load(chunk, start, stop, self._slots)
             for _ in range(start, stop):
                 advance()
-        return self._losses.to("cpu", copy=True)
+        return losses.copy_(self._losses)
 
     def _state_tensors(self) -> list[Tensor]:
         parameters = [parameter.detach() for parameter in self.state.parameters.values()]
@@ -124,7 +125,9 @@ class GeneralEngine(Engine):
         assert rows.shape[2] == slots.rows.shape[2], "batches are padded to one size"
         given = torch.arange(rows.shape[2], device=rows.device) < sizes.unsqueeze(2)
         rows = torch.where(given, rows, rows[:, :, :1])
-        targets = torch.where(given.view(given.shape + (1,) * (targets.ndim - 3)), targets, targets[:, :, :1])
+        shape = given.shape + (1,) * (targets.ndim - 3)
+        # Targets are made on the training device, the rest of a chunk may be on the CPU.
+        targets = torch.where(given.view(shape).to(targets.device), targets, targets[:, :, :1])
         for slot, values in zip(slots, (rows, targets, given.double() / sizes.unsqueeze(2), lrs)):
             slot[: stop - start] = values.transpose(0, 1)
         self._clock.copy_(torch.tensor([0, chunk.first_step + start]))

@@ -81,11 +81,11 @@ class KernelEngine(Engine):
         kind = net.layers[0].weight.dtype
         return None if kind in _FLOATS else f"its weights are {kind}, the kernel runs float32 and float64"
 
-    def run(self, chunk: Chunk) -> Tensor:
+    def run(self, chunk: Chunk, losses: Tensor | None = None) -> Tensor:
         """Takes the steps; see `Engine.run`."""
         loops = self._loops
         replicas = len(chunk.rows)
-        losses = torch.zeros(replicas, dtype=torch.float64)
+        losses = torch.zeros(replicas, dtype=torch.float64) if losses is None else losses
         net, trained, goal = self._tensors()
         batches = loops.Batches(
             *(tensor.contiguous().numpy() for tensor in (chunk.rows, chunk.sizes, self._values(chunk), chunk.lrs))
@@ -130,7 +130,7 @@ class KernelEngine(Engine):
         targets = chunk.targets.flatten(0, 2)
         like = torch.empty(1, outputs, dtype=dtype).expand(len(targets), -1)
         if isinstance(self.recipe.loss, SquaredLoss):
-            values = self.recipe.loss._values(like, targets)
+            values = self.recipe.loss.values(like, targets)
         else:
             values = class_probabilities(like, targets)
             if isinstance(self.recipe.loss, HingeLoss):

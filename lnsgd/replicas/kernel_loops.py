@@ -512,7 +512,7 @@ def take_steps(
         batches: The chunk.
         first_step: Steps taken before.
         diverged_at: See `lnsgd.replicas.engine.State`; changed in place.
-        losses: Each replica's sum of losses, (R,); filled for those that are not frozen.
+        losses: Each replica's sum of losses, (R,); the steps' are added, one after the other.
         scratch: Memory of this thread, `scratch_for`.
     """
     for r in range(first, last):
@@ -520,7 +520,7 @@ def take_steps(
             continue
         net, goal = _of_replica(nets, r), _of_replica(goals, r)
         # Not in ``losses``: threads would write to one cache line at every step.
-        total = 0.0
+        total = losses[r]
         for k in range(batches.rows.shape[1]):
             rows = batches.rows[r, k, : batches.sizes[r, k]]
             finite, loss = _loss_and_gradient(net, trained, rule, pool, rows, batches.targets[r, k], scratch)

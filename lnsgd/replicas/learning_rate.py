@@ -1,7 +1,6 @@
 """Learning rates of many steps at once, from an optimizer and a schedule of torch."""
 
-from bisect import bisect_right
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,14 +8,21 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, StepLR
 
 
-def check_plain_sgd(optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError for anything but SGD, with or without momentum."""
+def check_plain_sgd(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Settings of an SGD optimizer, ``lr`` and ``momentum`` among them.
+
+    Raises:
+        ValueError: anything but SGD, with or without momentum, the same for all parameters.
+    """
     if type(optimizer) is not SGD:
         raise ValueError(f"replicas are trained by torch.optim.SGD, not by {type(optimizer).__name__}")
-    (settings,) = optimizer.param_groups
+    if len(optimizer.param_groups) > 1:
+        raise ValueError(f"replicas have one group of parameters; the optimizer has {len(optimizer.param_groups)}")
+    settings = optimizer.param_groups[0]
     for name in ("weight_decay", "dampening", "nesterov", "maximize"):
         if settings[name]:
             raise ValueError(f"replicas are trained by plain SGD or momentum; {name} = {settings[name]} is not offered")
+    return settings
 
 
 class LearningRate:
@@ -34,22 +40,23 @@ class LearningRate:
 
     def __init__(self, scheduler: LRScheduler | None) -> None:
         self.period: int | None = None
-        self.milestones: list[int] = []
+        self.milestones: dict[int, float] = {}
         self.gamma = 1.0
         if isinstance(scheduler, StepLR):
             self.period, self.gamma = scheduler.step_size, scheduler.gamma
         elif isinstance(scheduler, MultiStepLR):
-            self.milestones, self.gamma = sorted(scheduler.milestones.elements()), scheduler.gamma
+            # A milestone that is given twice is one multiplication by γ².
+            counts = sorted(scheduler.milestones.items())
+            self.milestones = {time: scheduler.gamma**count for time, count in counts}
         elif scheduler is not None:
             raise ValueError(f"replicas take the schedules StepLR and MultiStepLR, not {type(scheduler).__name__}")
 
-    def _drops(self, time: int) -> int:
-        return time // self.period if self.period else bisect_right(self.milestones, time)
-
-    def _next_drop(self, time: int) -> int | None:
+    def _drops(self, start: int, stop: int) -> list[tuple[int, float]]:
+        """Times from ``start`` to ``stop − 1`` at which the rate is multiplied, and by what."""
         if self.period:
-            return (time // self.period + 1) * self.period
-        return next((milestone for milestone in self.milestones if milestone > time), None)
+            first = max(-(-start // self.period), 1) * self.period
+            return [(time, self.gamma) for time in range(first, stop, self.period)]
+        return [(time, factor) for time, factor in self.milestones.items() if start <= time < stop]
 
     def __call__(self, base: float, start: int, stop: int) -> Tensor:
         """Rates at the times ``start`` to ``stop − 1``, float64.
@@ -59,13 +66,11 @@ class LearningRate:
             start: First time, in scheduler steps.
             stop: After the last.
         """
-        cuts = [start]
-        while (drop := self._next_drop(cuts[-1])) is not None and drop < stop:
-            cuts.append(drop)
-        rates = torch.empty(stop - start, dtype=torch.float64)
-        for first, last in pairwise([*cuts, stop]):
-            rate = base
-            for _ in range(self._drops(first)):
-                rate *= self.gamma
-            rates[first - start : last - start] = rate
+        rate = base
+        for _, factor in self._drops(0, start + 1):
+            rate *= factor
+        rates = torch.full((stop - start,), rate, dtype=torch.float64)
+        for time, factor in self._drops(start + 1, stop):
+            rate *= factor
+            rates[time - start :] = rate
         return rates

@@ -32,8 +32,8 @@ class Stack(nn.Module):
             )
         self._skeleton = [copy.deepcopy(net)]  # in a list it is not a submodule: its parameters are scratch
         self.num_replicas = len(seeds)
-        drawn = [self._draw(seed) for seed in seeds]
         self.net = copy.deepcopy(net)
+        drawn = [self._draw(seed) for seed in seeds]
         for name, parameter in net.named_parameters():
             module, _, attribute = name.rpartition(".")
             stacked = torch.stack([weights[name] for weights in drawn])
@@ -42,7 +42,7 @@ class Stack(nn.Module):
     @property
     def skeleton(self) -> nn.Module:
         """A network of the same structure, with weights that mean nothing."""
-        return self._skeleton[0]
+        return self._skeleton[0].to(next(self.net.parameters()))
 
     def _draw(self, seed: int) -> dict[str, Tensor]:
         reset: Callable[[], None] = self.skeleton.reset_parameters  # type: ignore[assignment]
@@ -63,7 +63,7 @@ class Stack(nn.Module):
 
     def replica(self, index: int) -> nn.Module:
         """A network of its own with a replica's weights."""
-        net = copy.deepcopy(self.skeleton).to(next(self.parameters()).device)
+        net = copy.deepcopy(self.skeleton)
         self.load_into(net, index)
         return net
 

@@ -18,6 +18,7 @@ from lnsgd.loggers import CSVLogger
 from lnsgd.losses import LogisticLoss
 from lnsgd.models import MLP
 from lnsgd.modules import Classifier
+from lnsgd.modules.replicated import Subject
 from tests.reference.measures import (
     associated_loop,
     firings_loop,
@@ -133,7 +134,7 @@ def test_class_association_passes_its_options_on(run):
             expected[threshold, by_rates] = sum(c >= 0 for c in associated_loop(firings, threshold))
             callback = ClassAssociation(threshold=threshold, rates=by_rates, splits=["train"])
             callback.setup(trainer, module, "fit")
-            found[threshold, by_rates] = callback.measure(trainer, module)[0].value
+            found[threshold, by_rates] = callback.measure(trainer, Subject(module, trainer.datamodule))[0].value
     assert found == expected
     # Both options matter for this network.
     assert expected[1.02, False] != expected[2.0, False]
@@ -177,11 +178,13 @@ def test_hessian_trace_is_the_pure_function_with_keyed_probes(run):
 def test_hessian_trace_takes_another_loss_split_and_seed(run):
     _, trainer, module, _ = run
     callback = HessianTrace(split="val", examples=40, probes=4, loss=lambda outputs, labels: outputs.sum(1), seed=1)
-    (found,) = callback.measure(trainer, module)
+    (found,) = callback.measure(trainer, Subject(module, trainer.datamodule))
     assert (found.split, found.stderr >= 0) == ("val", True)
     # The outputs of this net are linear in each tensor alone: any trace of their sum is pure probe noise.
     assert abs(found.value) <= STANDARD_ERRORS * found.stderr
-    other = HessianTrace(split="val", examples=40, probes=4, loss=callback.loss, seed=2).measure(trainer, module)
+    other = HessianTrace(split="val", examples=40, probes=4, loss=callback.loss, seed=2).measure(
+        trainer, Subject(module, trainer.datamodule)
+    )
     assert other[0].value != found.value
 
 
@@ -290,9 +293,9 @@ class CountedDistance(DistanceFromInit):
 
     calls = 0
 
-    def measure(self, trainer, module):
+    def measure(self, trainer, subject):
         self.calls += 1
-        return super().measure(trainer, module)
+        return super().measure(trainer, subject)
 
 
 def test_no_step_is_measured_twice(tmp_path):

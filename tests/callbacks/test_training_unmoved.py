@@ -7,7 +7,16 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, HessianTrace
+from lnsgd.callbacks import (
+    ActiveNeurons,
+    ClassAssociation,
+    DeadNeurons,
+    DistanceFromInit,
+    HessianTrace,
+    LargestOutput,
+    Performance,
+    WeightNorms,
+)
 from lnsgd.data import MNIST
 from lnsgd.label_noise import UniformNoise
 from lnsgd.models import MLP
@@ -30,13 +39,17 @@ NETS = {"mlp": lambda: MLP([784, 12, 10]), "dropout-batchnorm": DropoutBatchNorm
 
 
 def measuring(**schedule):
-    """All four callbacks."""
+    """All callbacks."""
     data = {"examples": 100}
     return [
         ActiveNeurons(**data, **schedule),
         ClassAssociation(**data, **schedule, histograms=1),
         DistanceFromInit(**schedule),
         HessianTrace(**data, **schedule, probes=2),
+        Performance(**data, **schedule),
+        WeightNorms(**schedule),
+        DeadNeurons(**data, **schedule),
+        LargestOutput(**data, **schedule),
     ]
 
 

@@ -213,4 +213,4 @@ def test_list_prints_every_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 @pytest.mark.parametrize("figure", command.FIGURES.values(), ids=command.FIGURES)
 def test_configs_of_figures_are_shipped(figure: Figure) -> None:
-    assert figure.config_path().is_file()
+    assert all(figure.config_path(arm).is_file() for arm in figure.arms)

@@ -117,3 +117,34 @@ def relu_net_logistic_trace(hidden: nn.Linear, output: nn.Linear, inputs):
             of_hidden_layer = (v[c] * active).square().sum() * (x.square().sum() + 1)
             total += (probability * (1 - probability) * (of_output_layer + of_hidden_layer)).item()
     return total / len(inputs)
+
+
+def dead_loop(preactivations):
+    """Number of units whose pre-activation is positive on no example."""
+    dead = 0
+    for unit in range(len(preactivations[0])):
+        if not any(example[unit] > 0 for example in preactivations):
+            dead += 1
+    return dead
+
+
+def statistics_loop(tensor):
+    """Frobenius norm, mean and largest entry of a tensor, entry by entry."""
+    squares, total, largest = 0.0, 0.0, -math.inf
+    entries = tensor.flatten().tolist()
+    for entry in entries:
+        squares += entry * entry
+        total += entry
+        if entry > largest:
+            largest = entry
+    return math.sqrt(squares), total / len(entries), largest
+
+
+def largest_magnitude_loop(outputs):
+    """The largest |entry| of a list of lists."""
+    largest = 0.0
+    for row in outputs:
+        for entry in row:
+            if abs(entry) > largest:
+                largest = abs(entry)
+    return largest

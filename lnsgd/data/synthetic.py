@@ -1,0 +1,57 @@
+"""What data sets that are drawn, not read, have in common."""
+
+from abc import abstractmethod
+
+import torch
+
+from lnsgd import rng
+from lnsgd.data.tensor_data import Split, TensorData
+from lnsgd.data.tensors import LabelledTensors, draw_subset
+
+# Part of the key of each split: none is drawn from another's stream.
+_SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+
+
+class SyntheticData(TensorData):
+    """Base of the data sets that are drawn afresh for every seed, keyed by (seed, "data", split).
+
+    Args:
+        train_size: Number of training examples.
+        test_size: Number of validation examples, and of test examples.
+        options: See `TensorData`; batches are of one by default.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(
+        self,
+        train_size: int,
+        test_size: int,
+        batch_size: int | None = 1,
+        eval_batch_size: int = 2000,
+        replacement: bool = True,
+        subset: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, replacement, subset, seed)
+        for name, size in (("train_size", train_size), ("test_size", test_size)):
+            if size < 1:
+                raise ValueError(f"{name} = {size}; it must be at least 1")
+        self.train_size = train_size
+        self.test_size = test_size
+
+    @abstractmethod
+    def draw(self, size: int, generator: torch.Generator) -> LabelledTensors:
+        """That many independent examples."""
+
+    def make_splits(self) -> dict[Split, LabelledTensors]:
+        """Draws the splits of this seed."""
+        sizes: dict[Split, int] = {"train": self.train_size, "val": self.test_size, "test": self.test_size}
+        splits = {
+            split: self.draw(sizes[split], rng.generator(self.seed, "data", number))
+            for split, number in _SPLITS.items()
+        }
+        if self.subset is not None:
+            splits["train"] = draw_subset(splits["train"], self.subset, self.seed)
+        return splits

@@ -1,0 +1,21 @@
+"""All figures, by name."""
+
+from lnsgd.figures.cornacchia_basis import FIGURE as CORNACCHIA_BASIS
+from lnsgd.figures.cornacchia_hypercube import FIGURE as CORNACCHIA_HYPERCUBE
+from lnsgd.figures.cornacchia_neuron import FIGURE as CORNACCHIA_NEURON
+from lnsgd.figures.cornacchia_norm_step import FIGURE as CORNACCHIA_NORM_STEP
+from lnsgd.figures.cornacchia_pure_noise import FIGURE as CORNACCHIA_PURE_NOISE
+from lnsgd.figures.cornacchia_sparsity_curve import FIGURE as CORNACCHIA_SPARSITY_CURVE
+from lnsgd.figures.figure import Figure
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        CORNACCHIA_HYPERCUBE,
+        CORNACCHIA_NEURON,
+        CORNACCHIA_PURE_NOISE,
+        CORNACCHIA_BASIS,
+        CORNACCHIA_SPARSITY_CURVE,
+        CORNACCHIA_NORM_STEP,
+    )
+}

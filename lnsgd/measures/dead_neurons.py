@@ -1,0 +1,42 @@
+"""How many neurons never fire."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lnsgd.measures.active_neurons import firing
+
+
+class DeadNeurons(Metric):
+    """Number of units of one layer that are active on no example.
+
+    A unit is active on an example if its pre-activation is > 0 there; that it is active on no
+    example of the data says nothing of other inputs. Exact; sums over processes.
+
+    Args:
+        num_units: Units of the layer.
+        options: Of every ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = DeadNeurons(3)
+        >>> metric.update(torch.tensor([[1.0, -1.0, 0.0], [2.0, 3.0, -1.0]]))
+        >>> metric.compute().item()
+        1
+    """
+
+    full_state_update = False
+    fired: Tensor
+
+    def __init__(self, num_units: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("fired", torch.zeros(num_units, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, preactivations: Tensor) -> None:
+        """Adds a batch of pre-activations (B, …), one number per unit."""
+        self.fired += firing(preactivations).sum(0)
+
+    def compute(self) -> Tensor:
+        """Number of units that never fired, int64."""
+        return (self.fired == 0).sum()

@@ -1,0 +1,122 @@
+"""What one step of SGD does to the norms of the weights."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lnsgd.measures.evaluation import evaluation_mode
+
+Numbers = TypeVar("Numbers", float, np.ndarray)
+
+
+def change_of_square(alignment: Numbers, squared_gradient: Numbers, lr: Numbers) -> Numbers:
+    """‖W − h∇‖² − ‖W‖² = −2h⟨W, ∇⟩ + h²‖∇‖², without the cancellation of taking that difference.
+
+    Args:
+        alignment: ⟨W, ∇⟩.
+        squared_gradient: ‖∇‖².
+        lr: The step h.
+
+    Example:
+        >>> change_of_square(3.0, 1.0, lr=1.0)
+        -5.0
+    """
+    return lr * (lr * squared_gradient - 2 * alignment)
+
+
+@dataclass(frozen=True)
+class TensorStep:
+    """One tensor W of the network and the gradient ∇ of the mean loss with respect to it.
+
+    Attributes:
+        squared_norm: ‖W‖², of Frobenius.
+        alignment: ⟨W, ∇⟩; −2h times it is the first-order part of the change.
+        squared_gradient: ‖∇‖².
+        guaranteed: The norm falls at every step below this, which is known without the gradient:
+            2·euler/(‖∇‖'s bound)², see `norm_step`. Zero or negative: nothing is promised.
+    """
+
+    squared_norm: float
+    alignment: float
+    squared_gradient: float
+    guaranteed: float
+
+    def change(self, lr: float) -> float:
+        """‖W − h∇‖² − ‖W‖² for a step of size h."""
+        return change_of_square(self.alignment, self.squared_gradient, lr)
+
+    @property
+    def largest(self) -> float:
+        """The norm falls exactly at the steps 0 < h < 2⟨W, ∇⟩/‖∇‖²; NaN where the gradient is zero."""
+        return 2 * self.alignment / self.squared_gradient if self.squared_gradient else math.nan
+
+
+@dataclass(frozen=True)
+class NormStep:
+    """The trained tensors, by name, and what Euler's identity says that ⟨W, ∇⟩ is for each of them.
+
+    Attributes:
+        euler: Σ_o o·∂L/∂o, summed over the outputs o of all examples.
+        tensors: By name.
+    """
+
+    euler: float
+    tensors: dict[str, TensorStep]
+
+
+def norm_step(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, labels: Tensor) -> NormStep:
+    """How a step of SGD on a batch changes the norm of every trained tensor (Cornacchia et al., Theorem 1).
+
+    Where the outputs are homogeneous of degree one in a tensor W (no biases; ReLU, leaky ReLU, maximum
+    pooling), Euler's identity gives ⟨W, ∂o/∂W⟩ = o for every output o, so that ⟨W, ∇⟩ = Σ_o o·∂L/∂o
+    for the mean loss L, the same for each such tensor. With one output and a loss ℓ(y·N(x)) that falls it is
+    positive on a misclassified example (y·N < 0): a small step lowers the norm of every layer.
+
+    If all trained and frozen parameters are the weights of a chain of linear maps with 1-Lipschitz activations
+    φ(0) = 0 between them, ‖∇_W L‖ ≤ Σ_i ‖∂L/∂o_i‖·‖x_i‖·Π_{V≠W}‖V‖, V the other weights. That bound gives
+    `TensorStep.guaranteed`, which means nothing for other networks.
+
+    Args:
+        model: Any module; measured in eval mode, and it stays as it is.
+        loss: Per-example loss, ``loss(outputs, labels) -> (B,)``.
+        inputs: (B, …), in the model's precision; float64 where the identity is to be seen.
+        labels: Targets of the loss.
+
+    Raises:
+        ValueError: the model has no trainable parameter.
+
+    Example:
+        >>> from lnsgd.losses import HingeLoss
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 1.0]]))
+        >>> step = norm_step(net, HingeLoss(beta=0), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        >>> step.euler, step.tensors["weight"].largest, step.tensors["weight"].change(lr=1.0)
+        (3.0, 6.0, -5.0)
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError(f"{type(model).__name__} has no trainable parameter (requires_grad is False for all)")
+    with torch.enable_grad(), evaluation_mode(model):
+        outputs = model(inputs)
+        of_outputs, *gradients = torch.autograd.grad(
+            loss(outputs, labels).mean(), [outputs, *trained.values()], materialize_grads=True
+        )
+    euler = _inner(outputs, of_outputs)
+    reach = (of_outputs.flatten(1).double().norm(dim=1) * inputs.flatten(1).double().norm(dim=1)).sum().item()
+    product = math.prod(_inner(p, p) for p in model.parameters())
+    tensors = {}
+    for (name, weight), gradient in zip(trained.items(), gradients):
+        square = _inner(weight, weight)
+        others = reach**2 * product / square if square else math.nan
+        guaranteed = 2 * euler / others if others else math.nan
+        tensors[name] = TensorStep(square, _inner(weight, gradient), _inner(gradient, gradient), guaranteed)
+    return NormStep(euler, tensors)
+
+
+def _inner(one: Tensor, other: Tensor) -> float:
+    return (one.detach().double() * other.detach().double()).sum().item()
