@@ -188,11 +188,11 @@ def test_config_file(refused: Refused, tmp_path: Path, text: str, says: tuple[st
 COMMANDS = {
     "unknown": (["trian"], ("'trian'", "choose fit, validate, test or reproduce")),
     "test-without-checkpoint": (["test", *GOOD[1:3], "--ckpt_path", "nope.ckpt"], ("nope.ckpt", "no such")),
-    "figure": (["reproduce", "mnist-sparsty"], ("'mnist-sparsty'", "mnist-sparsity")),
-    "scale": (["reproduce", "mnist-sparsity", "--scale", "huge"], ("'huge'", "demo")),
-    "seeds-zero": (["reproduce", "mnist-sparsity", "--seeds", "0"], ("--seeds 0", "at least 1")),
-    "seeds-not-a-number": (["reproduce", "mnist-sparsity", "--seeds", "two"], ("--seeds", "'two'")),
-    "option-of-reproduce": (["reproduce", "mnist-sparsity", "--sclae", "demo"], ("--sclae",)),
+    "figure": (["reproduce", "cornacchia-hypercub"], ("'cornacchia-hypercub'", "cornacchia-hypercube")),
+    "scale": (["reproduce", "cornacchia-hypercube", "--scale", "huge"], ("'huge'", "paper")),
+    "seeds-zero": (["reproduce", "cornacchia-hypercube", "--seeds", "0"], ("--seeds 0", "at least 1")),
+    "seeds-not-a-number": (["reproduce", "cornacchia-hypercube", "--seeds", "two"], ("--seeds", "'two'")),
+    "option-of-reproduce": (["reproduce", "cornacchia-hypercube", "--sclae", "ci"], ("--sclae",)),
 }
 
 
@@ -203,7 +203,7 @@ def test_command(refused: Refused, args: list[str], says: tuple[str, ...]) -> No
 
 BELOW_A_FILE = {
     "fit": [*GOOD, "--run_dir", "file/run"],
-    "reproduce": ["reproduce", "mnist-sparsity", "--out", "file/run"],
+    "reproduce": ["reproduce", "cornacchia-hypercube", "--out", "file/run"],
 }
 
 
@@ -223,7 +223,9 @@ def test_folder_that_holds_a_run(refused: Refused, tmp_path: Path) -> None:
 def test_folder_that_holds_another_figure(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "settings.json").write_text(json.dumps({"figure": "another"}))
-    _assert_says(refused(["reproduce", "mnist-sparsity", "--out", "out"]), ("out holds runs", "give another --out"))
+    _assert_says(
+        refused(["reproduce", "cornacchia-hypercube", "--out", "out"]), ("out holds runs", "give another --out")
+    )
 
 
 def _closed_port() -> int:

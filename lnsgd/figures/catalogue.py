@@ -2,6 +2,7 @@
 
 from lnsgd.figures.cornacchia_basis import FIGURE as CORNACCHIA_BASIS
 from lnsgd.figures.cornacchia_hypercube import FIGURE as CORNACCHIA_HYPERCUBE
+from lnsgd.figures.cornacchia_mnist import FIGURE as CORNACCHIA_MNIST
 from lnsgd.figures.cornacchia_neuron import FIGURE as CORNACCHIA_NEURON
 from lnsgd.figures.cornacchia_norm_step import FIGURE as CORNACCHIA_NORM_STEP
 from lnsgd.figures.cornacchia_pure_noise import FIGURE as CORNACCHIA_PURE_NOISE
@@ -15,6 +16,7 @@ FIGURES: dict[str, Figure] = {
         CORNACCHIA_NEURON,
         CORNACCHIA_PURE_NOISE,
         CORNACCHIA_BASIS,
+        CORNACCHIA_MNIST,
         CORNACCHIA_SPARSITY_CURVE,
         CORNACCHIA_NORM_STEP,
     )

@@ -119,7 +119,7 @@ def _effects(errors: Mapping[str, np.ndarray], active: Mapping[str, np.ndarray],
 
 
 def _longer_to_fit(runs: Runs) -> Claim:
-    """Not judged (NaN) where a network without noise never fits; one with noise that never does took at least as long."""
+    """NaN where a network without noise never fits; one with noise that never does took at least until the end."""
     ratios = np.where(_first_fit(runs[CLEAN]) >= 0, _fit_steps(runs[NOISY]) / _fit_steps(runs[CLEAN]), np.nan)
     return judge(
         "noise takes longer to fit (steps to the first zero train error, ratio by seed)",
@@ -182,7 +182,9 @@ def _legend(axis: Axes, seeds: int) -> None:
         Line2D([], [], color=GREY, marker="o", linestyle="", label="a seed's first zero train error"),
     ]
     title = f"mean ± s.d. over {seeds} seeds" if seeds > 1 else None
-    axis.legend(handles=handles, title=title, frameon=False, loc="lower left", fontsize=9, title_fontsize=9, labelspacing=0.3)
+    axis.legend(
+        handles=handles, title=title, frameon=False, loc="lower left", fontsize=9, title_fontsize=9, labelspacing=0.3
+    )
 
 
 FIGURE = Figure(

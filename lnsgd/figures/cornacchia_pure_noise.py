@@ -134,7 +134,7 @@ def _draw(runs: Runs) -> Picture:
         _band(active, _active(runs[_arm(loss, WITH)]), loss, f"{loss} loss, {WITH}")
         _band(active, _active(runs[_arm(loss, WITHOUT)]), loss, f"{loss} loss, {WITHOUT}", linestyle=":")
     bias.axhline(0, color=GREY, linewidth=0.8, zorder=0)
-    bias.set(title="With biases: biases", ylabel="mean bias of the hidden neurons")
+    bias.set(title="With biases: hidden neurons' biases", ylabel="mean bias")
     active.set(title="Firing neurons", ylabel="active fraction on fresh inputs", ylim=(0, 0.6))
     for axis in (left, right, bias, active):
         axis.set(xlabel="SGD steps")

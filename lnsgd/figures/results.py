@@ -76,6 +76,12 @@ def by_setting(run: RunFolder, setting: str, values: np.ndarray) -> tuple[np.nda
     return table.columns.to_numpy(), table.to_numpy()
 
 
+def epochs(run: RunFolder, steps: np.ndarray) -> np.ndarray:
+    """Numbers of steps in epochs of a finished run that was limited by epochs."""
+    ended = json.loads(run.finished.read_text())
+    return steps * ended["epochs"] / ended["steps"]
+
+
 def seconds(run: RunFolder) -> float:
     """How long a run was trained, measuring included."""
     return float(json.loads(run.finished.read_text())["seconds"])

@@ -171,6 +171,9 @@ class ReplicatedModule(LightningModule):
             raise ValueError("replicas run in one process; use trainer.devices = 1")
         if self.trainer.precision not in ("32-true", "64-true"):
             raise ValueError(f"trainer.precision = {self.trainer.precision}: replicas run in 32-true or 64-true")
+        for name, default in (("limit_train_batches", 1.0), ("overfit_batches", 0.0), ("val_check_interval", 1.0)):
+            if (given := getattr(self.trainer, name)) != default:
+                raise ValueError(f"trainer.{name} = {given} would count calls of many steps; use trainer.max_steps")
         if not isinstance(self.trainer.datamodule, ReplicatedData):  # type: ignore[attr-defined]
             raise ValueError("a ReplicatedModule is trained on lnsgd.data.ReplicatedData with the same replicas")
         self._check_shapes(self.trainer.datamodule)  # type: ignore[attr-defined]

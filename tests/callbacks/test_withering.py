@@ -9,6 +9,7 @@ from lnsgd.callbacks import DeadNeurons, LargestOutput, WeightNorms
 from lnsgd.data import GaussianInputs, ReplicatedData
 from lnsgd.label_noise import UniformNoise
 from lnsgd.loggers import CSVLogger
+from lnsgd.losses import LogisticLoss
 from lnsgd.models import MLP, Uniform
 from lnsgd.modules import Classifier, ReplicatedModule
 from lnsgd.replicas import ReplicaGrid
@@ -16,19 +17,19 @@ from tests.reference.measures import dead_loop, largest_magnitude_loop, linear_l
 from tests.tolerances import EXACT
 
 APPROX = {"rel": EXACT["rtol"], "abs": EXACT["atol"]}
-UNITS, STEPS = 9, 4
+UNITS, STEPS = 30, 4
 SITE = "net.activations.0"
 REPLICAS = ReplicaGrid(seeds=2, lr=[0.1, 1.0]).replicas(0)
 
 
 def data():
-    return GaussianInputs(dimension=3, train_size=40, test_size=25, eval_batch_size=10)
+    return GaussianInputs(dimension=1, train_size=40, test_size=25, eval_batch_size=10)
 
 
 def classifier():
     torch.manual_seed(0)
-    net = MLP([3, UNITS, 1], init=Uniform(2.0, biases=True))
-    return Classifier(net, label_noise=UniformNoise(1.0))
+    net = MLP([1, UNITS, 1], init=Uniform(2.0, biases=True))
+    return Classifier(net, LogisticLoss(), label_noise=UniformNoise(1.0))
 
 
 def trainer_in(folder):

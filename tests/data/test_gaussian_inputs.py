@@ -66,23 +66,24 @@ def test_sizes_and_shapes():
 
 def test_splits_do_not_share_examples():
     data = ready(train_size=3000)
-    first = [inputs(data, split) for split in SPLITS]
+    drawn = [inputs(data, split) for split in SPLITS]
+    rows = [set(map(tuple, sample)) for sample in drawn]
     for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert not np.isin(first[one], first[other]).any()
-        assert abs(np.corrcoef(first[one].ravel(), first[other].ravel())[0, 1]) * 110 < STANDARD_ERRORS
+        assert not rows[one] & rows[other]
+        assert abs(np.corrcoef(drawn[one].ravel(), drawn[other].ravel())[0, 1]) * np.sqrt(12_000) < STANDARD_ERRORS
 
 
 def test_keyed_by_the_seed_alone():
     torch.manual_seed(1)
-    first, state = ready(seed=3), torch.get_rng_state()
+    before = torch.get_rng_state()
+    first = ready(seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again = ready(seed=3)
+    again, other = ready(seed=3), ready(seed=4)
     for split in SPLITS:
         assert torch.equal(first.splits[split].inputs, again.splits[split].inputs)
         assert torch.equal(first.splits[split].labels, again.splits[split].labels)
-        assert not torch.equal(first.splits[split].inputs, ready(seed=4).splits[split].inputs)
-    torch.manual_seed(1)
-    assert torch.equal(torch.get_rng_state(), state)  # and nothing is drawn from the global generator
+        assert not torch.equal(first.splits[split].inputs, other.splits[split].inputs)
 
 
 def test_fresh_inputs_do_not_depend_on_the_size_of_the_training_set():

@@ -90,3 +90,25 @@ def test_file_replaces_an_older_one_and_leaves_nothing_beside(tmp_path: Path) ->
     write_claims([], path)
     assert json.loads(path.read_text()) == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+PRINTED = {
+    "number-with-spread": (0.2134, [1.0, 2.0], "0.213", "1.5 ± 0.71 (n = 2)"),
+    "one-run": (3, [0.123456], "3", "0.123 (n = 1)"),
+    "statement": ("half of 40", [12345.6], "half of 40", "1.23e+04 (n = 1)"),
+    "small": (1e-12, [1.5e-16, 1.5e-16], "1e-12", "1.5e-16 ± 0 (n = 2)"),
+    "nan": (1.0, [math.nan], "1", "nan (n = 1)"),
+}
+
+
+@pytest.mark.parametrize(("paper", "measured", "stated", "found"), PRINTED.values(), ids=PRINTED)
+def test_as_printed(paper: float | str, measured: list[float], stated: str, found: str) -> None:
+    claim = judge("c", source="s", paper=paper, measured=measured)
+    assert (claim.stated, claim.found) == (stated, found)
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "claims.json"
+    write_claims([judge("c", source="s", paper=1.0, measured=[math.nan, 1.0], high=2.0)], path)
+    (row,) = json.loads(path.read_text())
+    assert (row["measured"], row["std"], row["high"], row["holds"]) == (None, None, 2.0, False)

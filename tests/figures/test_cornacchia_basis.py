@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
-from lnsgd.figures.cornacchia_basis import FIGURE, WIDTHS, alive, outputs_by_bound
+from lnsgd.figures.cornacchia_basis import FIGURE, WIDTHS, alive, outputs_by_bound, rank_correlation
 from lnsgd.figures.figure import Runs
 from lnsgd.run_folder import RunFolder
 from lnsgd.training import train
@@ -81,10 +82,17 @@ def test_draws(tmp_path):
 
 
 def test_step_sizes_of_the_config_reach_from_below_every_1_over_k_to_above_1():
-    sizes = yaml.safe_load(FIGURE.config_path().read_text())["replicas"]["lr"]
+    sizes = yaml.safe_load(FIGURE.config_path("k = 10").read_text())["replicas"]["lr"]
     assert set(sizes) >= {1.0, *(1 / k for k in WIDTHS.values())}
     assert min(sizes) < 1 / max(WIDTHS.values())
     assert max(sizes) > 1
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.4, 0.4, 0.1], [0.1, 0.2, 0.3, 7.0], [3.0, 1.0, 2.0, 2.0]], ids=str)
+def test_rank_correlation_is_spearman_s(values):
+    sizes = np.array([0.1, 0.2, 0.5, 1.0])
+    expected = stats.spearmanr(sizes, values).statistic
+    assert rank_correlation(sizes, pd.Series(values, sizes)) == pytest.approx(expected)
 
 
 def naive_sgd(k: int, h: float, steps: int, dimension: int = 3) -> tuple[float, float]:
@@ -113,7 +121,7 @@ def trained(folder: Path) -> pd.DataFrame:
     sizes = ["--replicas.lr", "[0.1,0.5,1.0]", "--replicas.seeds", "2"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     short = ["--data.dimension", "3", "--model.net.widths", "[3,20,1]", "--trainer.max_steps", "2000"]
-    config = ["--config", str(FIGURE.config_path()), "--run_dir", str(folder)]
+    config = ["--config", str(FIGURE.config_path("k = 10")), "--run_dir", str(folder)]
     run = train(["fit", *config, *sizes, *quiet, *short]).run_folder
     assert run is not None
     return pd.concat([outputs_by_bound(run, 10), alive(run)], keys=["outputs", "alive"])

@@ -102,7 +102,7 @@ def test_draws(tmp_path):
 
 
 def test_constants_are_those_of_the_config():
-    model = yaml.safe_load(FIGURE.config_path().read_text())["model"]["init_args"]
+    model = yaml.safe_load(FIGURE.config_path(HINGE).read_text())["model"]["init_args"]
     assert model["net"]["init_args"]["widths"] == [DIMENSION, 1, 1]
     assert model["optimizer"]["init_args"]["lr"] == pytest.approx(STEP_SIZE, rel=1e-6)
     assert model["net"]["init_args"]["init"][0]["init_args"]["bound"] == pytest.approx(math.sqrt(3), rel=1e-6)
@@ -146,7 +146,7 @@ def test_same_seeds_same_numbers(tmp_path):
             short = ["--trainer.max_steps", "2000", "--data.train_size", "500", "--data.test_size", "10"]
             quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
             seeds = ["--replicas.seeds", "2", "--run_dir", str(run)]
-            cli = train(["fit", "--config", str(FIGURE.config_path()), *options, *short, *quiet, *seeds])
+            cli = train(["fit", "--config", str(FIGURE.config_path(arm)), *options, *short, *quiet, *seeds])
             runs[arm] = cli.run_folder
         found.append(FIGURE.claims(runs))
     assert str(found[0]) == str(found[1])  # NaN is not itself

@@ -9,6 +9,7 @@ import yaml
 from lnsgd.figures.cornacchia_pure_noise import FIGURE, NEURONS, remaining
 from lnsgd.figures.figure import Runs
 from lnsgd.figures.results import Curves
+from lnsgd.run_folder import RunFolder
 from lnsgd.training import train
 from tests.figures.handmade import handmade
 
@@ -22,14 +23,16 @@ def to(start: float, *ends: float) -> np.ndarray:
     return np.array([[start, (start + end) / 2, end] for end in ends])
 
 
-def run_of(folder: Path, arm: str, hidden: np.ndarray, bias: np.ndarray, active: np.ndarray, dead: np.ndarray):
+def run_of(
+    folder: Path, arm: str, hidden: np.ndarray, bias: np.ndarray | None, active: np.ndarray, dead: np.ndarray
+) -> RunFolder:
     curves = {
         ("norm", "", "net.layers.0.weight"): hidden,
         ("norm", "", "net.layers.1.weight"): hidden / 6,
         ("active_fraction", "val", "net.activations.0"): active,
         ("dead_fraction", "val", "net.activations.0"): dead,
     }
-    if "with biases" in arm:
+    if bias is not None:
         curves["bias_mean", "", "net.layers.0.bias"] = bias
     return handmade(folder / arm, STEPS, curves)
 
@@ -91,7 +94,7 @@ def test_draws(tmp_path):
 
 
 def test_constants_are_those_of_the_config():
-    config = yaml.safe_load(FIGURE.config_path().read_text())
+    config = yaml.safe_load(FIGURE.config_path(ARMS[0]).read_text())
     assert config["model"]["init_args"]["net"]["init_args"]["widths"] == [30, NEURONS, 1]
     assert {c["init_args"].get("examples", 2000) for c in config["trainer"]["callbacks"]} == {2000}
 
@@ -102,11 +105,11 @@ def test_same_seeds_same_numbers(tmp_path):
         runs = {}
         for arm in ARMS:
             run = tmp_path / f"{number}-{arm}"
-            short = ["--trainer.max_steps", "200", "--data.train_size", "500", "--data.test_size", "50"]
+            short = ["--trainer.max_steps", "20", "--data.train_size", "500", "--data.test_size", "50"]
             quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
             seeds = ["--replicas.seeds", "2", "--run_dir", str(run)]
             options = [*FIGURE.options("ci", arm), *short, *quiet, *seeds]
-            runs[arm] = train(["fit", "--config", str(FIGURE.config_path()), *options]).run_folder
+            runs[arm] = train(["fit", "--config", str(FIGURE.config_path(arm)), *options]).run_folder
         found.append(FIGURE.claims(runs))
     assert found[0] == found[1]
     assert [claim.n for claim in found[0]] == [2] * CLAIMS

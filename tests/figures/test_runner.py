@@ -1,4 +1,4 @@
-"""Running the arms of a figure: once each, on from where it stopped, and never over other settings."""
+"""Running the arms of a figure: once each with all seeds, on from where it stopped, never over other settings."""
 
 import io
 import json
@@ -8,65 +8,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import pandas as pd
 import pytest
 import torch
 import yaml
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import lnsgd.training
-from lnsgd.cli import main
-from lnsgd.figures import command
-from lnsgd.figures.claims import judge
-from lnsgd.figures.figure import Figure
+from lnsgd.figures.claims import Claim
+from lnsgd.figures.figure import Figure, Scale
+from lnsgd.figures.results import measured, replicas, seconds
 from lnsgd.figures.runner import run_figure
 from lnsgd.run_folder import RunFolder
-
-ARMS = {"p = 0": ["--model.label_noise.p", "0"], "p = 0.5": ["--model.label_noise.p", "0.5"]}
-FOLDERS = ["p_0/seed-0", "p_0.5/seed-0", "p_0/seed-1", "p_0.5/seed-1"]
-
-# Three steps an epoch, two epochs, no measures.
-TINY = [
-    *(
-        "--data.source",
-        "sample",
-        "--data.subset",
-        "96",
-        "--data.batch_size",
-        "32",
-        "--model.net.widths",
-        "[784, 8, 10]",
-    ),
-    *("--trainer.accelerator", "cpu", "--trainer.max_epochs", "2", "--trainer.limit_val_batches", "1"),
-    *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", "null"),
-]
-
-FIGURE = Figure(
-    name="tiny",
-    title="Nothing much",
-    config="mnist.yaml",
-    scales={"tiny": TINY, "other": [*TINY, "--model.optimizer.lr", "0.2"]},
-    arms=ARMS,
-    table=lambda runs: Table(f"table of {len(runs)} arms"),
-    claims=lambda runs: [judge("always", source="Fig. 0", paper=1.0, measured=[len(r) for r in runs.values()])],
-    draw=lambda runs: matplotlib.figure.Figure(),
-)
-
-
-def run(out: Path, scale: str = "tiny", seeds: int = 2, figure: Figure = FIGURE) -> dict[str, list[RunFolder]]:
-    return run_figure(figure, scale, seeds, out, Console(file=io.StringIO()))
+from tests.figures import tiny
 
 
 def weights(run_folder: RunFolder) -> dict[str, Tensor]:
     return torch.load(run_folder.last_checkpoint, weights_only=False)["state_dict"]
 
 
-def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def assert_ends_like(run: RunFolder, other: RunFolder) -> None:
+    one, two = weights(run), weights(other)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    pd.testing.assert_frame_equal(pd.read_parquet(run.measures), pd.read_parquet(other.measures), check_exact=True)
+    assert run.replicas.read_text() == other.replicas.read_text()
+
+
+def given(args: list[str], option: str) -> str:
+    return args[args.index(option) + 1]
 
 
 @pytest.fixture
@@ -84,133 +55,211 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def figure(tmp_path_factory: pytest.TempPathFactory) -> Figure:
+    return tiny.figure(tmp_path_factory.mktemp("figure"))
+
+
+@pytest.fixture(scope="module")
+def done(figure: Figure, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A figure's folder after a complete call; tests leave it as it is."""
     out = tmp_path_factory.mktemp("done") / "out"
-    run(out)
+    tiny.run(figure, out)
     yield out
 
 
 def interrupted(done: Path, tmp_path: Path) -> RunFolder:
-    """A copy of the complete folder in which the second of four runs is not finished."""
+    """A copy of the complete folder in which the second of two runs is not finished."""
     shutil.copytree(done, tmp_path / "out")
-    victim = RunFolder(tmp_path / "out" / FOLDERS[1])
+    victim = RunFolder(tmp_path / "out" / tiny.FOLDERS[1])
     victim.finished.unlink()
     return victim
 
 
-def test_every_arm_is_trained_once_with_every_seed(tmp_path: Path, trainings: list[list[str]]) -> None:
-    runs = run(tmp_path, seeds=2)
-    assert [args[args.index("--run_dir") + 1] for args in trainings] == [str(tmp_path / name) for name in FOLDERS]
-    assert {arm: [folder.path.name for folder in folders] for arm, folders in runs.items()} == {
-        arm: ["seed-0", "seed-1"] for arm in ARMS
+# --- what is trained ---
+
+
+def test_every_arm_is_trained_once_with_all_seeds_as_replicas(
+    figure: Figure, tmp_path: Path, trainings: list[list[str]]
+) -> None:
+    runs = tiny.run(figure, tmp_path, seeds=3)
+    assert [given(args, "--run_dir") for args in trainings] == [str(tmp_path / name) for name in tiny.FOLDERS]
+    assert [given(args, "--replicas.seeds") for args in trainings] == ["3", "3"]
+    assert {arm: run.path for arm, run in runs.items()} == {
+        arm: tmp_path / name for arm, name in zip(tiny.ARMS, tiny.FOLDERS)
     }
+    for run in runs.values():
+        assert replicas(run)["seed"].tolist() == [0, 1, 2]
+        curves = measured(run, "active_count", "train")
+        assert (curves.steps.tolist(), curves.values.shape) == (tiny.STEPS, (3, 5))
 
 
-def test_runs_have_the_settings_of_arm_scale_and_seed(done: Path) -> None:
-    for name in FOLDERS:
+def test_runs_have_the_settings_of_their_arm(done: Path) -> None:
+    for name, p in zip(tiny.FOLDERS, (0, 0.5)):
         config = yaml.safe_load(RunFolder(done / name).config.read_text())
-        assert config["seed_everything"] == int(name[-1])
-        assert config["model"]["init_args"]["label_noise"]["init_args"]["p"] == (0.5 if name.startswith("p_0.5") else 0)
-        assert config["data"]["init_args"]["subset"] == 96
-        assert json.loads(RunFolder(done / name).finished.read_text())["steps"] == 6
+        assert config["model"]["init_args"]["label_noise"]["init_args"]["p"] == p
+        assert json.loads(RunFolder(done / name).finished.read_text())["steps"] == tiny.STEPS[-1]
 
 
-def test_arms_share_their_initial_weights(done: Path) -> None:
-    inits = [RunFolder(done / name).init.read_bytes() for name in FOLDERS]
-    assert inits[0] == inits[1]
-    assert inits[2] == inits[3]
-    assert inits[0] != inits[2]
+def test_runs_have_the_settings_of_their_scale_and_of_the_arm_in_it(figure: Figure, tmp_path: Path) -> None:
+    runs = tiny.run(figure, tmp_path, "arm")
+    sizes = [yaml.safe_load(run.config.read_text())["data"]["init_args"]["test_size"] for run in runs.values()]
+    assert sizes == [40, 30]
 
 
-def test_nothing_is_trained_twice(done: Path, trainings: list[list[str]]) -> None:
-    runs = run(done)
+def test_arms_may_have_configs_of_their_own(tmp_path: Path) -> None:
+    one = tiny.figure(tmp_path).config_path("p = 0")
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny.CONFIG.replace("lr: 0.1", "lr: 0.3"))
+    figure = tiny.figure(tmp_path, config=dict(zip(tiny.ARMS, (str(one), str(other)))))
+    runs = tiny.run(figure, tmp_path / "out", seeds=1)
+    optimizers = [yaml.safe_load(run.config.read_text())["model"]["init_args"]["optimizer"] for run in runs.values()]
+    assert [optimizer["init_args"]["lr"] for optimizer in optimizers] == [0.1, 0.3]
+    other.write_text(tiny.CONFIG)
+    with pytest.raises(ValueError, match="holds runs with other settings"):
+        tiny.run(figure, tmp_path / "out", seeds=1)
+
+
+def test_arms_share_the_initial_weights_of_a_seed(done: Path) -> None:
+    first, second = (RunFolder(done / name).init.read_bytes() for name in tiny.FOLDERS)
+    assert first == second
+
+
+def test_fewer_seeds_are_the_first_of_more(figure: Figure, done: Path, tmp_path: Path) -> None:
+    more = tiny.run(figure, tmp_path, seeds=3)
+    for arm, name in zip(tiny.ARMS, tiny.FOLDERS):
+        few = measured(RunFolder(done / name), "active_count", "train").values
+        assert (measured(more[arm], "active_count", "train").values[:2] == few).all()
+
+
+def test_same_seeds_same_claims(figure: Figure, done: Path, tmp_path: Path) -> None:
+    def judged(out: Path) -> list[Claim]:
+        return figure.claims(tiny.run(figure, out))
+
+    assert judged(tmp_path) == judged(done)
+    assert [claim.holds for claim in judged(done)] == [True, False]
+
+
+def test_progress_is_told(figure: Figure, done: Path) -> None:
+    told = io.StringIO()
+    run_figure(figure, "ci", 2, done, Console(file=told, width=200))
+    assert told.getvalue().splitlines() == [
+        "tiny 1/2: p = 0, 2 seeds (done before)",
+        "tiny 2/2: p = 0.5, 2 seeds (done before)",
+    ]
+
+
+# --- going on ---
+
+
+def test_nothing_is_trained_twice(figure: Figure, done: Path, trainings: list[list[str]]) -> None:
+    runs = tiny.run(figure, done)
     assert trainings == []
-    assert [folder.finished.exists() for folders in runs.values() for folder in folders] == [True] * 4
+    assert all(run.finished.exists() for run in runs.values())
 
 
-def test_more_seeds_train_only_what_is_missing(done: Path, tmp_path: Path, trainings: list[list[str]]) -> None:
-    interrupted(done, tmp_path).finished.touch()
-    run(tmp_path / "out", seeds=3)
-    assert [args[args.index("--seed_everything") + 1] for args in trainings] == ["2", "2"]
-
-
-def test_a_run_without_its_end_goes_on(done: Path, tmp_path: Path, trainings: list[list[str]]) -> None:
+def test_a_run_without_its_end_goes_on(figure: Figure, done: Path, tmp_path: Path, trainings: list[list[str]]) -> None:
     victim = interrupted(done, tmp_path)
-    run(tmp_path / "out")
+    tiny.run(figure, tmp_path / "out")
     assert len(trainings) == 1
-    assert trainings[0][-2:] == ["--ckpt_path", "last"]
+    assert given(trainings[0], "--run_dir") == str(victim.path)
+    assert given(trainings[0], "--ckpt_path") == "last"
     assert victim.finished.exists()
-    assert_same_weights(weights(victim), weights(RunFolder(done / FOLDERS[1])))
+    assert_ends_like(victim, RunFolder(done / tiny.FOLDERS[1]))
 
 
-def test_a_run_stopped_in_the_middle_ends_like_one_that_was_not(done: Path, tmp_path: Path) -> None:
-    """The run has come as far as its first epoch, as if it had been killed in the second."""
-    run(tmp_path, scale="half", figure=replace(FIGURE, scales={"half": [*TINY, "--trainer.max_epochs", "1"]}))
+def test_runs_stopped_in_the_middle_end_like_those_that_were_not(figure: Figure, done: Path, tmp_path: Path) -> None:
+    """The runs have come as far as their first epoch, as if the second had been killed."""
+    half = replace(figure, scales={"ci": Scale(seeds=2, options=["--trainer.max_epochs", "1"])})
+    tiny.run(half, tmp_path)
     (tmp_path / "settings.json").unlink()
-    for name in FOLDERS:
+    for name in tiny.FOLDERS:
         RunFolder(tmp_path / name).finished.unlink()
-    run(tmp_path)
-    for name in FOLDERS:
-        assert_same_weights(weights(RunFolder(tmp_path / name)), weights(RunFolder(done / name)))
-        there, here = (pd.read_csv(RunFolder(out / name).metrics) for out in (done, tmp_path))
-        pd.testing.assert_frame_equal(here, there, check_exact=True)
+    tiny.run(figure, tmp_path)
+    for name in tiny.FOLDERS:
+        assert_ends_like(RunFolder(tmp_path / name), RunFolder(done / name))
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(
-    done: Path, tmp_path: Path, trainings: list[list[str]]
+    figure: Figure, done: Path, tmp_path: Path, trainings: list[list[str]]
 ) -> None:
     victim = interrupted(done, tmp_path)
     shutil.rmtree(victim.checkpoints)
-    run(tmp_path / "out")
+    tiny.run(figure, tmp_path / "out")
     assert len(trainings) == 1
     assert "--ckpt_path" not in trainings[0]
-    assert_same_weights(weights(victim), weights(RunFolder(done / FOLDERS[1])))
+    assert_ends_like(victim, RunFolder(done / tiny.FOLDERS[1]))
 
 
-OTHERS = {
-    "scale": (FIGURE, "other"),
-    "arm": (replace(FIGURE, arms={**ARMS, "p = 1": ["--model.label_noise.p", "1"]}), "tiny"),
-    "options-of-the-scale": (replace(FIGURE, scales={"tiny": [*TINY, "--data.batch_size", "16"]}), "tiny"),
-    "figure": (replace(FIGURE, name="another"), "tiny"),
-    "config": (replace(FIGURE, config="figures/mnist-sparsity.yaml"), "tiny"),
+# --- other settings ---
+
+OTHERS: dict[str, tuple[dict[str, Any], str, int]] = {
+    "scale": ({}, "paper", 2),
+    "seeds": ({}, "ci", 3),
+    "arm": ({"arms": {**tiny.ARMS, "p = 1": ["--model.label_noise.p", "1"]}}, "ci", 2),
+    "options-of-an-arm": ({"arms": {**tiny.ARMS, "p = 0.5": ["--model.label_noise.p", "0.4"]}}, "ci", 2),
+    "options-of-the-scale": ({"scales": {"ci": Scale(2, ["--model.optimizer.lr", "0.3"])}}, "ci", 2),
+    "figure": ({"name": "another"}, "ci", 2),
+    "config": ({"config": "mnist.yaml"}, "ci", 2),
 }
 
 
-@pytest.mark.parametrize(("figure", "scale"), OTHERS.values(), ids=OTHERS)
-def test_other_settings_are_refused(done: Path, trainings: list[list[str]], figure: Figure, scale: str) -> None:
+@pytest.mark.parametrize(("changes", "scale", "seeds"), OTHERS.values(), ids=OTHERS)
+def test_other_settings_are_refused(
+    figure: Figure, done: Path, trainings: list[list[str]], changes: dict[str, Any], scale: str, seeds: int
+) -> None:
     before = (done / "settings.json").read_bytes()
     with pytest.raises(ValueError, match="holds runs with other settings"):
-        run(done, scale, figure=figure)
+        tiny.run(replace(figure, **changes), done, scale, seeds)
     assert trainings == []
     assert (done / "settings.json").read_bytes() == before
 
 
-def test_command_prints_and_leaves_table_claims_and_figure(
-    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(command.FIGURES, "tiny", FIGURE)
-    main(["reproduce", "tiny", "--seeds", "2", "--out", str(done)])
-    printed = capsys.readouterr().out
-    assert "table of 2 arms" in printed
-    assert "always" in printed
-    (claim,) = json.loads((done / "claims.json").read_text())
-    assert (claim["measured"], claim["n"], claim["holds"]) == (2.0, 2, True)
-    assert (done / "tiny.png").read_bytes().startswith(b"\x89PNG")
+def test_an_edited_config_is_refused(done: Path, tmp_path: Path) -> None:
+    edited = tiny.figure(tmp_path)
+    edited.config_path("p = 0").write_text(tiny.CONFIG.replace("lr: 0.1", "lr: 0.2"))
+    with pytest.raises(ValueError, match="holds runs with other settings"):
+        tiny.run(edited, done)
 
 
-def test_list_prints_every_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setitem(command.FIGURES, "tiny", FIGURE)
-    main(["reproduce", "list"])
-    printed = capsys.readouterr().out
-    assert "mnist-sparsity" in command.FIGURES
-    for figure in command.FIGURES.values():
-        row = next(line for line in printed.splitlines() if f" {figure.name} " in line)
-        assert figure.title in row
-        assert all(scale in row for scale in figure.scales)
+# --- figures that are computed ---
 
 
-@pytest.mark.parametrize("figure", command.FIGURES.values(), ids=command.FIGURES)
-def test_configs_of_figures_are_shipped(figure: Figure) -> None:
-    assert all(figure.config_path(arm).is_file() for arm in figure.arms)
+def test_a_computed_figure_keeps_its_table_and_trains_nothing(tmp_path: Path, trainings: list[list[str]]) -> None:
+    runs = tiny.run(tiny.computed_figure(), tmp_path)
+    assert trainings == []
+    assert list(runs) == ["computed"]
+    table = pd.read_parquet(runs["computed"].measures)
+    assert table.to_dict("list") == {"seed": [0, 0, 0, 1, 1, 1], "x": [0, 1, 2] * 2, "square": [0, 1, 4, 1, 4, 9]}
+    assert seconds(runs["computed"]) >= 0
+
+
+def test_a_computed_figure_is_computed_once(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def compute(seed: int) -> pd.DataFrame:
+        seen.append(seed)
+        return pd.DataFrame({"x": [seed]})
+
+    figure = tiny.computed_figure(compute=compute)
+    runs = tiny.run(figure, tmp_path)
+    tiny.run(figure, tmp_path)
+    assert seen == [0, 1]
+    runs["computed"].finished.unlink()  # as if it had been killed
+    tiny.run(figure, tmp_path)
+    assert seen == [0, 1, 0, 1]
+
+
+def test_a_computed_figure_refuses_other_seeds(tmp_path: Path) -> None:
+    tiny.run(tiny.computed_figure(), tmp_path)
+    with pytest.raises(ValueError, match="holds runs with other settings"):
+        tiny.run(tiny.computed_figure(), tmp_path, seeds=3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"compute": None}, {"config": "mnist.yaml"}, {"arms": {"a": []}}, {"config": "mnist.yaml", "arms": {"a": []}}],
+    ids=["nothing", "config-too", "arms-too", "both"],
+)
+def test_a_figure_is_either_trained_or_computed(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give config and arms, or compute"):
+        tiny.computed_figure(**changes)
