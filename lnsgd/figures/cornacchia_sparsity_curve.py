@@ -127,7 +127,7 @@ def _draw(runs: Runs) -> Picture:
         bottom.set(xlabel=f"label noise p (a label is wrong with probability {FLIPS[arm]})", ylabel="error (%)")
         bottom.set(ylim=(0, None), xlim=(-0.02, 1.02))
         _mark_sparsest(top, bottom, curve)
-        bottom.legend(frameon=False, loc="upper center")
+        bottom.legend(loc="upper center", framealpha=1, edgecolor="white")
         plain(top)
         plain(bottom)
     return picture
@@ -147,6 +147,7 @@ def _mark_sparsest(top: Axes, bottom: Axes, curve: SparsityCurve) -> None:
         xytext=(0.62, 0.62),
         textcoords="axes fraction",
         ha="center",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
         arrowprops={"arrowstyle": "->", "color": GREY},
     )
 

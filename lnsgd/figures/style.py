@@ -32,6 +32,21 @@ def plain(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def mark_paper(axis: Axes, number: float, label: str, color: str) -> None:
+    """A dotted line at a number that the paper gives, with its label to the right of the axis."""
+    axis.axhline(number, color=color, linestyle=":", linewidth=1.2)
+    axis.annotate(
+        label,
+        (1, number),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=color,
+        fontsize=9,
+    )
+
+
 def log_spread(steps: np.ndarray, per_decade: int = 20) -> np.ndarray:
     """Indices of measurements that are spread evenly over a logarithmic axis, the last included; none at step 0.
 
