@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/lnsgd reproduce mnist-sparsity --scale demo
+	$(BIN)/lnsgd reproduce cornacchia-mnist --scale ci
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2

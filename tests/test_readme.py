@@ -11,19 +11,15 @@ import wandb
 
 from lnsgd.cli import main
 from lnsgd.figures import command
+from lnsgd.figures.figure import Figure, Scale
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 # What makes a training command end after a moment; otherwise it is run as it stands.
-BRIEF = [
-    "--trainer.limit_train_batches",
-    "2",
-    "--trainer.limit_val_batches",
-    "1",
-    "--trainer.enable_progress_bar",
-    "false",
-]
+QUIET = ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
+BRIEF = ["--trainer.limit_train_batches", "2", *QUIET]
+BRIEF_REPLICAS = ["--trainer.max_steps", "2", "--data.subset", "100", *QUIET]
 
 
 def blocks(language: str) -> list[str]:
@@ -41,15 +37,29 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    brief = {
-        name: dataclasses.replace(
-            figure, scales={scale: [*o, *BRIEF, "--trainer.max_epochs", "1"] for scale, o in figure.scales.items()}
-        )
-        for name, figure in command.FIGURES.items()
-    }
-    monkeypatch.setattr(command, "FIGURES", brief)
+    monkeypatch.setattr(command, "FIGURES", {name: brief(figure) for name, figure in command.FIGURES.items()})
     yield tmp_path
     wandb.teardown()  # its service stays in this folder, and would write the runs of later tests here
+
+
+def brief(figure: Figure) -> Figure:
+    """The same figure; its runs are over in a moment, whatever their arms say."""
+
+    def last(arm: str, scale: Scale) -> list[str]:
+        return [*scale.arms.get(arm, ()), *BRIEF_REPLICAS]
+
+    scales = {
+        name: dataclasses.replace(scale, seeds=1, arms={arm: last(arm, scale) for arm in figure.arms})
+        for name, scale in figure.scales.items()
+    }
+    return dataclasses.replace(figure, scales=scales)
+
+
+def brevity(args: list[str]) -> list[str]:
+    """Options that end a ``fit`` after a moment."""
+    if any(arg.startswith("--replicas") for arg in args) or "configs/mnist_replicas.yaml" in args:
+        return BRIEF_REPLICAS
+    return [*BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
 
 
 def test_commands_run_in_order(checkout, full_data):
@@ -58,7 +68,7 @@ def test_commands_run_in_order(checkout, full_data):
     for line in training:
         args = shlex.split(line)[1:]
         if args[0] == "fit":
-            args += [*BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
+            args += brevity(args)
         main(args)
     assert (checkout / "runs/mnist/checkpoints/last.ckpt").exists()
 

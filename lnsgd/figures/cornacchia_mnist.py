@@ -186,7 +186,7 @@ def _draw_curves(part: SubFigure, runs: Runs) -> None:
         mark_paper(active, number, f"paper\n{number:.0f} %", LINES[arm]["color"])
     active.set(ylabel="active neurons (%)", title="Active neurons, training set", ylim=(0, None))
     error.set(ylabel="test error (%)", xlabel="epoch", ylim=(0, None), xlim=(0, None))
-    error.xaxis.set_major_locator(MaxNLocator(integer=True))
+    error.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     error.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     part.align_ylabels()
     handles, labels = active.get_legend_handles_labels()
