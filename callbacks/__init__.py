@@ -7,6 +7,7 @@ from lnsgd.callbacks.distance_from_init import DistanceFromInit
 from lnsgd.callbacks.hessian_trace import HessianTrace
 from lnsgd.callbacks.largest_output import LargestOutput
 from lnsgd.callbacks.performance import Performance
+from lnsgd.callbacks.step_progress_bar import StepProgressBar
 from lnsgd.callbacks.weight_norms import WeightNorms
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "HessianTrace",
     "LargestOutput",
     "Performance",
+    "StepProgressBar",
     "WeightNorms",
 ]

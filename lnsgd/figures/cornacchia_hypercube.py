@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from lnsgd.figures.claims import Claim, judge
 from lnsgd.figures.figure import Figure, Runs, Scale
 from lnsgd.figures.results import Curves, measured
-from lnsgd.figures.style import BLUE, GREY, ORANGE, draw_band, log_spread, plain
+from lnsgd.figures.style import BLUE, GREY, ORANGE, draw_band, log_spread, mark_paper, plain
 from lnsgd.run_folder import RunFolder
 
 CLEAN, NOISY = "p = 0", "p = 0.2"
@@ -141,8 +141,9 @@ def _draw(runs: Runs) -> Picture:
         draw_band(right, test.steps[shown], _active(run).values[:, shown], COLORS[arm])
         _mark_fits(left, run, _at_fit(run, test), COLORS[arm])
         _mark_fits(right, run, _at_fit(run, _active(run)), COLORS[arm])
-    _mark_paper(left, PAPER_ERROR, " %")
-    _mark_paper(right, PAPER_ACTIVE, "")
+    for axis, numbers, unit in ((left, PAPER_ERROR, " %"), (right, PAPER_ACTIVE, "")):
+        for arm, number in numbers.items():
+            mark_paper(axis, number, f"paper\n{number:.0f}{unit}", COLORS[arm])
     left.set(ylabel="error (%)", title="Train and test error", ylim=(0, 60))
     right.set(ylabel="active neurons (of 240)", title="Typical number of active neurons, training set", ylim=(0, 140))
     for axis in (left, right):
@@ -156,22 +157,6 @@ def _mark_fits(axis: Axes, run: RunFolder, values: np.ndarray, color: str) -> No
     """A dot for each seed, where its network first fits the training set."""
     fits = _first_fit(run) >= 0
     axis.scatter(_fit_steps(run)[fits], values[fits], s=22, color=color, edgecolor="white", linewidth=0.6, zorder=3)
-
-
-def _mark_paper(axis: Axes, numbers: Mapping[str, float], unit: str) -> None:
-    """A dotted line at the paper's number of each arm."""
-    for arm, number in numbers.items():
-        axis.axhline(number, color=COLORS[arm], linestyle=":", linewidth=1.2)
-        axis.annotate(
-            f"paper\n{number:.0f}{unit}",
-            (1, number),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            color=COLORS[arm],
-            fontsize=9,
-        )
 
 
 def _legend(axis: Axes, seeds: int) -> None:

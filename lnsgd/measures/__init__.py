@@ -9,9 +9,9 @@ from lnsgd.measures.evaluation import evaluation_mode
 from lnsgd.measures.hessian_trace import HessianTrace, hessian_trace
 from lnsgd.measures.largest_output import largest_output
 from lnsgd.measures.norm_step import NormStep, TensorStep, change_of_square, norm_step
-from lnsgd.measures.norms import TensorStatistics, tensor_statistics
 from lnsgd.measures.performance import Performance, performance
 from lnsgd.measures.sites import activation_sites, observe
+from lnsgd.measures.tensor_statistics import TensorStatistics, tensor_statistics
 
 __all__ = [
     "ActiveNeurons",
