@@ -2,22 +2,34 @@
 
 from lnsgd.callbacks.active_neurons import ActiveNeurons
 from lnsgd.callbacks.class_association import ClassAssociation
+from lnsgd.callbacks.cluster_count import ClusterCount
 from lnsgd.callbacks.dead_neurons import DeadNeurons
 from lnsgd.callbacks.distance_from_init import DistanceFromInit
 from lnsgd.callbacks.hessian_trace import HessianTrace
+from lnsgd.callbacks.hidden_units import HiddenUnits
+from lnsgd.callbacks.implicit_regularizer import ImplicitRegularizer
 from lnsgd.callbacks.largest_output import LargestOutput
 from lnsgd.callbacks.performance import Performance
+from lnsgd.callbacks.recovery_error import RecoveryError
+from lnsgd.callbacks.sharpness import Sharpness
+from lnsgd.callbacks.singular_values import SingularValues
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
 from lnsgd.callbacks.weight_norms import WeightNorms
 
 __all__ = [
     "ActiveNeurons",
     "ClassAssociation",
+    "ClusterCount",
     "DeadNeurons",
     "DistanceFromInit",
     "HessianTrace",
+    "HiddenUnits",
+    "ImplicitRegularizer",
     "LargestOutput",
     "Performance",
+    "RecoveryError",
+    "Sharpness",
+    "SingularValues",
     "StepProgressBar",
     "WeightNorms",
 ]

@@ -1,33 +1,40 @@
 """Logs how flat the loss is."""
 
+from math import nan
 from typing import Any
 
 from pytorch_lightning import Trainer
 
 from lnsgd import measures, rng
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches, module_loss
+from lnsgd.callbacks.measure import MeasureCallback, MeasurementData, Split, module_loss, share_of
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.losses import Loss
 from lnsgd.modules.replicated import Subject
 
 
 class HessianTrace(MeasureCallback):
-    """Logs the trace of the Hessian of the mean loss on clean labels, see `lnsgd.measures.hessian_trace`.
+    """Logs the trace of the Hessian of the mean loss, see `lnsgd.measures.hessian_trace`.
 
-    Logs ``hessian_trace/<split>`` with its standard error. The data is a fixed keyed subset; the
-    probes are keyed too and the same at every step, so that differences along training are not
-    blurred by them.
+    Logs ``hessian_trace/<split>``, on clean labels, and the parts of the tensors, each with its standard error.
+    The data is a fixed keyed subset; the probes are keyed too and the same at every step, so that
+    differences along training are not blurred by them. Of a network that has diverged the trace is NaN.
 
     Args:
         split: On which data.
         examples: Number of examples; ``null`` for the whole split.
-        probes: Number of Hutchinson probes, at least 2.
+        noisy_labels: Log ``noisy_hessian_trace/<split>`` as well, on one fixed draw of the module's own label noise.
+            For ReLU networks with the logistic, softmax or squared loss it is the same number, since their
+            Gauss–Newton matrix does not depend on the labels.
+        method: As in `lnsgd.measures.hessian_trace`.
+        rtol: The same.
+        max_probes: The same.
         loss: Per-example loss ``(outputs, labels) -> (B,)``; by default the module's ``loss``.
         seed: Key of the probes.
+        max_overhead: See `MeasureCallback`.
         schedule: See `MeasureCallback`.
 
     Raises:
-        ValueError: fewer than two probes; on measuring, no loss.
+        ValueError: a tolerance or number of probes that makes no sense; on measuring, no loss.
     """
 
     headline = ("hessian_trace", "trace")
@@ -36,34 +43,52 @@ class HessianTrace(MeasureCallback):
         self,
         split: Split = "train",
         examples: int | None = 1_000,
-        probes: int = 16,
+        noisy_labels: bool = False,
+        method: measures.Method = "auto",
+        rtol: float = 0.02,
+        max_probes: int = 1_000,
         loss: Loss | None = None,
         seed: int = 0,
+        max_overhead: float | None = 0.05,
         **schedule: Any,
     ) -> None:
-        super().__init__(**schedule)
-        if probes < 2:
-            raise ValueError(f"HessianTrace: probes = {probes}; at least 2 are needed for a standard error")
+        super().__init__(max_overhead=max_overhead, **schedule)
+        measures.Budget(rtol, max_probes=max_probes)  # refuses what makes no sense before training, not in it
         self.split = split
         self.examples = examples
-        self.probes = probes
+        self.noisy_labels = noisy_labels
+        self.method = method
+        self.rtol = rtol
+        self.max_probes = max_probes
         self.loss = loss
         self.seed = seed
 
     @property
     def identity(self) -> dict[str, Any]:
         """What makes this callback another one than a second of its class."""
-        own = {"split": self.split, "examples": self.examples, "probes": self.probes, "seed": self.seed}
-        return {**super().identity, **own, "loss": type(self.loss).__name__}
+        names = ("split", "examples", "noisy_labels", "method", "rtol", "max_probes", "seed")
+        return {**super().identity, **{name: getattr(self, name) for name in names}, "loss": type(self.loss).__name__}
 
     def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
-        """Trace and standard error."""
-        trace = measures.hessian_trace(
-            subject.module,
-            self.loss or module_loss(subject.module),
-            measurement_batches(trainer, subject, self.split, self.examples),
-            probes=self.probes,
-            generator=rng.generator(self.seed, "probes"),
-            reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
-        )
-        return [Measurement("hessian_trace", self.split, "", trace.total.value, trace.total.standard_error)]
+        """Traces and standard errors, that of all tensors first."""
+        found = self._trace(trainer, subject, "hessian_trace", noise_seed=None)
+        if self.noisy_labels:
+            found += self._trace(trainer, subject, "noisy_hessian_trace", noise_seed=self.seed)
+        return found
+
+    def _trace(self, trainer: Trainer, subject: Subject, name: str, noise_seed: int | None) -> list[Measurement]:
+        try:
+            trace = measures.hessian_trace(
+                subject.module,
+                self.loss or module_loss(subject.module),
+                MeasurementData(trainer, subject, self.split, self.examples, noise_seed),
+                method=self.method,
+                rtol=self.rtol,
+                max_probes=self.max_probes,
+                generator=rng.generator(self.seed, "probes"),
+                share=share_of(trainer),
+            )
+        except measures.NonFiniteError:
+            return [Measurement(name, self.split, "", nan, nan)]
+        estimates = {"": trace.total, **trace.per_tensor}
+        return [Measurement(name, self.split, layer, e.value, e.standard_error) for layer, e in estimates.items()]

@@ -8,8 +8,12 @@ from typing import Any, ClassVar, Literal
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lnsgd import rng
 from lnsgd.callbacks.measurements import Measurement, group_scalars, scalars, tabulate, write_table
+from lnsgd.callbacks.overhead import Overhead
+from lnsgd.data.batch import Batch
 from lnsgd.loggers import log_scalars, send_scalars
+from lnsgd.measures import Share
 from lnsgd.modules.replicated import ReplicatedModule, Subject
 from lnsgd.replicas import groups
 from lnsgd.schedules import Schedule, at, every, log_spaced
@@ -29,9 +33,11 @@ class MeasureCallback(Callback):
         every_n_steps: In place of that, after every n-th step.
         log_spaced: In place of that, this many times per decade of steps.
         at_steps: In place of that, after these steps.
+        max_overhead: Skip what is due while all measurements of this callback so far took more than this part of
+            the training time so far; the first and the last are always taken. ``null`` for no limit.
 
     Raises:
-        ValueError: more than one schedule, or one below 1.
+        ValueError: more than one schedule, or one below 1; an overhead that is not positive.
 
     Attributes:
         headline: The measure shown in the progress bar, the first of that name, and its name there.
@@ -45,6 +51,7 @@ class MeasureCallback(Callback):
         every_n_steps: int | None = None,
         log_spaced: int | None = None,
         at_steps: Sequence[int] | None = None,
+        max_overhead: float | None = None,
     ) -> None:
         self._schedule: dict[str, Any] = {
             "every_n_epochs": every_n_epochs,
@@ -54,6 +61,7 @@ class MeasureCallback(Callback):
         }
         self._epoch_due, self._step_due = _due(self._schedule)
         self._measured_at: int | None = None
+        self._overhead = Overhead(type(self).__name__, max_overhead)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -91,19 +99,21 @@ class MeasureCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the initial network."""
+        self._overhead.start()
         if trainer.global_step == 0:
             self._measure_once(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Measures where the schedule in steps says so."""
         if self._step_due and self._step_due(trainer.global_step):
-            self._measure_once(trainer, pl_module)
+            self._measure_if_affordable(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures where the schedule in epochs says so, and after the last epoch."""
-        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
-        if last or (self._epoch_due and self._epoch_due(trainer.current_epoch + 1)):
+        if trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps:
             self._measure_once(trainer, pl_module)
+        elif self._epoch_due and self._epoch_due(trainer.current_epoch + 1):
+            self._measure_if_affordable(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the final network where training was stopped early."""
@@ -113,6 +123,11 @@ class MeasureCallback(Callback):
             send_scalars(trainer, _scalars(pl_module, found), trainer.global_step, epoch)
             tabulate(trainer, found, epoch)
         write_table(trainer)
+
+    def _measure_if_affordable(self, trainer: Trainer, module: LightningModule) -> None:
+        # The clock of one process decides for all, for they must all measure or none.
+        if trainer.strategy.broadcast(self._overhead.affordable()):
+            self._measure_once(trainer, module)
 
     def _measure_once(self, trainer: Trainer, module: LightningModule) -> None:
         if self._measured_at == trainer.global_step:
@@ -126,7 +141,8 @@ class MeasureCallback(Callback):
 
     def _measure_all(self, trainer: Trainer, module: LightningModule) -> dict[int, list[Measurement]]:
         """Measurements by replica."""
-        return {subject.replica: self.measure(trainer, subject) for subject in subjects(trainer, module)}
+        with self._overhead.measuring():
+            return {subject.replica: self.measure(trainer, subject) for subject in subjects(trainer, module)}
 
 
 def subjects(trainer: Trainer, module: LightningModule) -> Iterable[Subject]:
@@ -174,17 +190,56 @@ def module_loss(module: LightningModule) -> Callable[[Tensor, Tensor], Tensor]:
 def measurement_batches(
     trainer: Trainer, subject: Subject, split: Split, examples: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of the data to measure on: batches (inputs, labels) on its device.
+    """This process's share of the data to measure on, see `MeasurementData`."""
+    return iter(MeasurementData(trainer, subject, split, examples))
+
+
+class MeasurementData:
+    """This process's share of the data to measure on: batches (inputs, labels) on its device, as often as one likes.
+
+    Args:
+        trainer: For the precision and the share.
+        subject: The network that is measured.
+        split: Of its data.
+        examples: Size of the subset; all where it is ``None``.
+        noise_seed: Key of a draw of the module's own label noise on the labels, always the same one; by default
+            the labels are clean.
 
     Raises:
         ValueError: the DataModule does not say what to measure on.
     """
-    loader = getattr(subject.data, "measurement_dataloader", None)
-    if loader is None:
-        raise ValueError(
-            "measuring callbacks need a DataModule with measurement_dataloader(split, examples), which gives batches "
-            "that do not disturb training; the Trainer has none"
-        )
-    for batch in loader(split, examples):
-        inputs, labels = trainer.precision_plugin.convert_input((batch[0], batch[1]))
-        yield inputs, labels
+
+    def __init__(
+        self, trainer: Trainer, subject: Subject, split: Split, examples: int | None, noise_seed: int | None = None
+    ) -> None:
+        loader = getattr(subject.data, "measurement_dataloader", None)
+        if loader is None:
+            raise ValueError(
+                "measuring callbacks need a DataModule with measurement_dataloader(split, examples), which gives "
+                "batches that do not disturb training; the Trainer has none"
+            )
+        self._trainer = trainer
+        self._batches = loader(split, examples)
+        self._num_classes = getattr(subject.data, "num_classes", None)
+        self._noise = getattr(subject.module, "label_noise", None)
+        self._noise_seed = noise_seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, batch in enumerate(self._batches):
+            inputs, labels, examples = Batch.of(batch, self._trainer.world_size)
+            inputs, labels = self._trainer.precision_plugin.convert_input((inputs, labels))
+            yield inputs, self._targets(labels, number, examples)
+
+    def _targets(self, labels: Tensor, batch: int, examples: int) -> Tensor:
+        """Of this process's share of a batch. Drawn for the whole batch: the noise of one process is that of two."""
+        if self._noise_seed is None or self._noise is None:
+            return labels
+        generator = rng.generator(self._noise_seed, "probes", batch)
+        drawn = self._noise.draw((examples, *labels.shape[1:]), generator, self._num_classes)
+        mine = drawn[self._trainer.global_rank :: self._trainer.world_size].to(labels.device)
+        return self._noise.apply(labels, mine, self._num_classes)
+
+
+def share_of(trainer: Trainer) -> Share:
+    """Which part of the data this process has, and how sums go over all of them."""
+    return Share(trainer.global_rank, trainer.world_size, lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"))

@@ -1,12 +1,13 @@
-"""What the steps of a run are made of: endless keyed sequences of samples and of noise.
+"""What the steps of a run are made of: endless keyed sequences of samples, of their crops and of noise.
 
-Example n of a run, counted from its first step on, has the same place in the data set and the same
-noise however the run is cut into batches, epochs, calls, processes or restarts. Both sequences are
+Example n of a run, counted from its first step on, has the same place in the data set, the same crop and
+the same noise however the run is cut into batches, epochs, calls, processes or restarts. All sequences are
 drawn a block at a time, since making a generator costs more than many draws from it.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,6 +103,88 @@ class NoiseStream(_Stream):
     def _draw(self, block: int) -> Tensor:
         generator = rng.generator(self.seed, "noise", block, device=self.device)
         return self.label_noise.draw((self._size, *self.shape), generator, self.num_classes)
+
+    def targets(self, labels: Tensor, start: int, count: int, share: slice = slice(None)) -> Tensor:
+        """Labels under noise ``start`` to ``start + count − 1``, or of the share of these examples that is given."""
+        return self.label_noise.apply(labels, self.take(start, count)[share], self.num_classes)
+
+
+class CropStream(_Stream):
+    """Where the training images of a run are cropped and whether they are flipped, one row per example.
+
+    Keyed by (seed, "augmentation", block), int64 on the CPU whatever the run's device. Columns: first row and first
+    column of the crop, both uniform on 0, 1, …, `shifts` − 1, and 1 for a flip or 0, each with probability ½; all
+    independent.
+
+    Args:
+        shifts: Number of places of a crop along each axis.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(self, shifts: int, seed: int) -> None:
+        super().__init__(_BLOCK)
+        self.shifts = shifts
+        self.seed = seed
+
+    def _draw(self, block: int) -> Tensor:
+        generator = rng.generator(self.seed, "augmentation", block)
+        corners = torch.randint(self.shifts, (self._size, 2), generator=generator)
+        return torch.cat([corners, torch.randint(2, (self._size, 1), generator=generator)], dim=1)
+
+
+class Stretch(NamedTuple):
+    """Consecutive steps of one noise.
+
+    Attributes:
+        stream: The noise.
+        first: The first step.
+        stop: The one after the last.
+    """
+
+    stream: NoiseStream
+    first: int
+    stop: int
+
+
+class NoiseSchedule:
+    """Which noise acts on which step: ``label_noise`` on the first ``noise_steps``, then the same at level 0.
+
+    Args:
+        label_noise: The noise.
+        noise_steps: Number of steps with noise; all of them where it is ``None``.
+        seed: See `NoiseStream`, also for what follows.
+        shape: Shape of one label.
+        num_classes: C.
+        device: Where it is drawn.
+
+    Raises:
+        ValueError: ``noise_steps`` with a noise that has no level.
+    """
+
+    def __init__(
+        self,
+        label_noise: LabelNoise,
+        noise_steps: int | None,
+        seed: int,
+        shape: tuple[int, ...] = (),
+        num_classes: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._stop = noise_steps
+        self._noisy = NoiseStream(label_noise, seed, shape, num_classes, device)
+        self._quiet = self._noisy
+        if noise_steps is not None:
+            self._quiet = NoiseStream(label_noise.at_level(0.0), seed, shape, num_classes, device)
+
+    def at(self, step: int) -> NoiseStream:
+        """The noise of the step that is taken after ``step`` others."""
+        return self._noisy if self._stop is None or step < self._stop else self._quiet
+
+    def stretches(self, first: int, stop: int) -> list[Stretch]:
+        """The noise of steps ``first`` to ``stop − 1``, at least one."""
+        inside = self._stop is not None and first < self._stop < stop
+        ends = [first, self._stop, stop] if inside else [first, stop]
+        return [Stretch(self.at(start), start, end) for start, end in pairwise(ends)]
 
 
 def effective_order(order: Order, batch_size: int, examples: int) -> Order:

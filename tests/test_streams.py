@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lnsgd.label_noise import GaussianNoise, LabelNoise, LabelSmoothing, NoNoise, UniformNoise
-from lnsgd.streams import NoiseStream, SampleOrder
-from tests.reference.streams import BLOCK, gaussian_noise, places, uniform_targets
+from lnsgd.streams import CropStream, NoiseStream, SampleOrder
+from tests.reference.streams import BLOCK, crop, gaussian_noise, places, uniform_targets
 
 ORDERS = ("shuffle", "replacement", "sequential")
 RANDOM_ORDERS = ("shuffle", "replacement")
@@ -39,6 +39,7 @@ def noise_of_classes(noise: LabelNoise, seed: int = 0, classes: int = 3) -> Nois
 STREAMS = {
     **{f"{order}-{n}": (lambda order=order, n=n: SampleOrder(n, order, 2)) for order in ORDERS for n in (7, N, 20_000)},
     **{f"{name_of(noise)}-classes": (lambda noise=noise: noise_of_classes(noise)) for noise in CLASS_NOISES},
+    "crops": lambda: CropStream(9, 2),
     "GaussianNoise-real": lambda: NoiseStream(GaussianNoise(0.5), 0, shape=(2,)),
 }
 EACH_STREAM = pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
@@ -193,3 +194,35 @@ def test_noise_of_successive_blocks_is_uncorrelated(noise):
 def test_noise_is_not_that_of_the_order():
     order = SampleOrder(3, "replacement", seed=0).take(0, 1000)
     assert not torch.equal(noise_of_classes(UniformNoise(1.0)).take(0, 1000), order)
+
+
+# --- crops ---
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("start", [0, BLOCK - 3, 5 * BLOCK - 1])
+def test_crops_are_those_of_the_contract(start, padding):
+    taken = CropStream(2 * padding + 1, seed=4).take(start, 6)
+    assert taken.dtype == torch.int64
+    assert [tuple(row) for row in taken.tolist()] == [crop(start + i, padding, seed=4) for i in range(6)]
+
+
+@pytest.mark.parametrize("start", [0, 5 * BLOCK - 40_000])
+def test_all_crops_are_equally_likely(start):
+    drawn = CropStream(9, seed=7).take(start, 60_000)
+    counts = torch.bincount((drawn * torch.tensor([18, 2, 1])).sum(1), minlength=162)
+    assert len(counts) == 162
+    assert FITS[0] < stats.chisquare(counts.numpy()).pvalue < FITS[1]
+
+
+@pytest.mark.parametrize("column", range(3), ids=["row", "column", "mirrored"])
+def test_crops_of_successive_examples_are_independent(column):
+    drawn = CropStream(9, seed=8).take(0, 60_000)[:, column]
+    table = torch.bincount(drawn[::2] * 9 + drawn[1::2], minlength=81).view(9, 9).numpy()
+    table = table[: drawn.max() + 1, : drawn.max() + 1]
+    assert FITS[0] < stats.chi2_contingency(table).pvalue < FITS[1]
+
+
+def test_crops_are_keyed_by_seed_and_block():
+    blocks = [CropStream(9, seed).take(start, 100) for seed in (0, 1) for start in (0, BLOCK, 2 * BLOCK)]
+    assert not any(torch.equal(one, two) for i, one in enumerate(blocks) for two in blocks[:i])

@@ -1,18 +1,23 @@
 """LightningDataModules: whole data sets on the training device, keyed order, no worker processes."""
 
 from lnsgd.data.batch import Batch
+from lnsgd.data.cifar10 import CIFAR10
 from lnsgd.data.gaussian_inputs import GaussianInputs
 from lnsgd.data.hypercube import Hypercube
 from lnsgd.data.image import ImageData
 from lnsgd.data.in_memory import InMemory
 from lnsgd.data.loader import DeviceLoader
+from lnsgd.data.matrix_sensing import MatrixSensing
 from lnsgd.data.mnist import MNIST, FashionMNIST
 from lnsgd.data.replicated import ReplicatedData
+from lnsgd.data.single_point import SinglePoint
+from lnsgd.data.sphere_inputs import SphereInputs
 from lnsgd.data.standard_basis import StandardBasis
 from lnsgd.data.tensor_data import TensorData
 from lnsgd.data.tensors import LabelledTensors
 
 __all__ = [
+    "CIFAR10",
     "MNIST",
     "Batch",
     "DeviceLoader",
@@ -22,7 +27,10 @@ __all__ = [
     "ImageData",
     "InMemory",
     "LabelledTensors",
+    "MatrixSensing",
     "ReplicatedData",
+    "SinglePoint",
+    "SphereInputs",
     "StandardBasis",
     "TensorData",
 ]

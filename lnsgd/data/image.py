@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from lnsgd.data.tensors import LabelledTensors, corrupt_labels, draw_subset, kee
 class ImageData(TensorData):
     """Base of the image DataModules: uint8 images on the training device.
 
-    Subclasses say how the raw data is obtained: `prepare_data` and `load`.
+    Subclasses say how the raw data is obtained, `prepare_data` and `load`, and may augment it, `augmentation`.
 
     Args:
         batch_size: Examples of a training batch over all processes; ``null`` for the whole training set.
@@ -97,6 +97,12 @@ class ImageData(TensorData):
         inputs = images.to(torch.get_default_dtype()).div_(255)
         if not self.standardize:
             return inputs
-        shape = (-1, 1, 1)
-        mean, std = inputs.new_tensor(self.mean).view(shape), inputs.new_tensor(self.std).view(shape)
+        mean, std = (_per_channel(values, inputs.device, inputs.dtype) for values in (self.mean, self.std))
         return inputs.sub_(mean).div_(std)
+
+
+# Kept, since to copy them to a GPU at every batch would make the host wait for it.
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # first needed in validation, they are used in training too
+        return torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1)

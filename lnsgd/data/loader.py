@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from lnsgd.data.augmentation import Augmentation
 from lnsgd.data.batch import Batch
 from lnsgd.data.tensors import LabelledTensors
 from lnsgd.streams import Order, SampleOrder, effective_order
@@ -26,6 +27,7 @@ class DeviceLoader:
         seed: Seed of the order.
         rank: This process.
         world_size: Number of processes.
+        augmentation: What changes gathered inputs before the transform; nothing by default.
 
     Raises:
         ValueError: no examples or a batch size below 1.
@@ -40,6 +42,7 @@ class DeviceLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if len(data) == 0:
             raise ValueError("the data set is empty")
@@ -47,6 +50,7 @@ class DeviceLoader:
             raise ValueError(f"batch_size = {batch_size}; it must be at least 1")
         self.data = data
         self.transform = transform
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.order = effective_order(order, batch_size, len(data))
         self._places = SampleOrder(len(data), self.order, seed)
@@ -87,12 +91,21 @@ class DeviceLoader:
         places = self._places.take(self.epoch * n, n)
         rows = (places if self.data.rows is None else self.data.rows[places]).to(self.data.pool.device)
         places = places.to(self.data.labels.device)
+        change = self._augmentation_of_epoch()
         for start in range(self._yielded * self.batch_size, n, self.batch_size):
             stop = min(start + self.batch_size, n)
             mine = slice(start + self.rank, stop, self.world_size)
             self._yielded += 1
             yield Batch(
-                self.transform(self.data.pool.index_select(0, rows[mine])),
+                self.transform(change(self.data.pool.index_select(0, rows[mine]), mine)),
                 self.data.labels.index_select(0, places[mine]),
                 stop - start,
             )
+
+    def _augmentation_of_epoch(self) -> Callable[[Tensor, slice], Tensor]:
+        """From the inputs of some of the epoch's examples, and which these are, to the changed inputs."""
+        augmentation, n = self.augmentation, len(self.data)
+        if augmentation is None:
+            return lambda inputs, _: inputs
+        drawn = augmentation.take(self.epoch * n, n).to(self.data.pool.device)
+        return lambda inputs, which: augmentation(inputs, drawn[which])

@@ -1,9 +1,6 @@
 """MNIST and Fashion-MNIST, full or as the sample that ships with the package."""
 
 import gzip
-import os
-import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,15 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnsgd.data.image import ImageData
+from lnsgd.data.official import OfficialImageData, damaged
 from lnsgd.data.tensors import LabelledTensors
 
 SAMPLE = "mnist_sample.safetensors.gz"
-
-
-def data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Where data sets are looked for: ``data_dir``, else ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``."""
-    return Path(data_dir or os.environ.get("LNSGD_DATA_DIR") or "~/.cache/lnsgd").expanduser()
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -37,14 +29,11 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     header = np.array([8 * 256 + len(shape), *shape], ">u4").tobytes()
     expected = len(header) + int(np.prod(shape))
     if len(content) != expected or content[: len(header)].tobytes() != header:
-        raise ValueError(
-            f"{path} is damaged or of another data set: {len(content)} bytes, {expected} expected; "
-            "delete it, and it is downloaded again, or put the official file in its place"
-        )
+        raise damaged(path, f"{len(content)} bytes, {expected} expected")
     return torch.from_numpy(content[len(header) :].reshape(shape))
 
 
-class IdxImageData(ImageData):
+class IdxImageData(OfficialImageData):
     """Base of the data sets in MNIST's official layout ``<data_dir>/<name>/raw/*-ubyte``.
 
     Args:
@@ -54,43 +43,17 @@ class IdxImageData(ImageData):
 
     sizes: ClassVar[dict[str, int]] = {"train": 60_000, "t10k": 10_000}
 
-    def __init__(self, data_dir: str | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.folder = data_folder(data_dir)
-
     @property
-    def raw(self) -> Path:
-        """Folder of the four official files."""
-        return self.folder / type(self).__name__ / "raw"
-
-    @property
-    def _missing(self) -> list[str]:
+    def layouts(self) -> dict[Path, list[str]]:
+        """One folder with four files."""
         names = [f"{part}-{kind}-ubyte" for part in self.sizes for kind in ("images-idx3", "labels-idx1")]
-        return [name for name in names if not (self.raw / name).exists()]
+        return {self.folder / type(self).__name__ / "raw": names}
 
-    def prepare_data(self) -> None:
-        """Downloads what is missing, through torchvision with its checksums; whole files or none.
-
-        Raises:
-            OSError: the download failed; the message names the files and the folder.
-        """
-        if not self._missing:
-            return
+    def download(self, folder: Path) -> Path:
+        """Downloads and unpacks the four files."""
         from torchvision import datasets
 
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".download-") as scratch:
-                downloaded = getattr(datasets, type(self).__name__)(root=scratch, download=True)
-                self.raw.mkdir(parents=True, exist_ok=True)
-                for name in self._missing:
-                    shutil.move(Path(downloaded.raw_folder) / name, self.raw / name)
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise OSError(
-                f"{type(self).__name__} is not in {self.raw} (missing: {', '.join(self._missing)}) and could not be "
-                f"downloaded; put the official files there, unpacked, or set data_dir or LNSGD_DATA_DIR ({reason})"
-            ) from error
+        return Path(getattr(datasets, type(self).__name__)(root=folder, download=True).raw_folder)
 
     def load(self, train: bool) -> LabelledTensors:
         """Reads the official files; images (n, 1, 28, 28) uint8, labels (n,) int64.

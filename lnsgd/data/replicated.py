@@ -86,13 +86,18 @@ class ReplicatedData(LightningDataModule):
         replicas: In what the replicas differ; here their seed and subset count.
 
     Raises:
-        ValueError: a DataModule that is not a `TensorData`.
+        ValueError: a DataModule that is not a `TensorData`, or one that augments its training inputs.
     """
 
     def __init__(self, data: LightningDataModule, replicas: Sequence[Replica]) -> None:
         super().__init__()
         if not isinstance(data, TensorData):
             raise ValueError(f"replicas need a DataModule of lnsgd.data (a TensorData), not {type(data).__name__}")
+        if data.augmentation() is not None:
+            raise ValueError(
+                f"{type(data).__name__} augments its training inputs, and replicas take them as they are; "
+                "switch that off: --data.augment false"
+            )
         self.data = data
         self.replicas = list(replicas)
         self._variants: dict[tuple[int, int | None], TensorData] = {}

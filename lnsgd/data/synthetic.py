@@ -6,7 +6,7 @@ import torch
 
 from lnsgd import rng
 from lnsgd.data.tensor_data import Split, TensorData
-from lnsgd.data.tensors import LabelledTensors, draw_subset
+from lnsgd.data.tensors import LabelledTensors, draw_subset, perturb_labels
 
 # Part of the key of each split: none is drawn from another's stream.
 _SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
@@ -18,10 +18,12 @@ class SyntheticData(TensorData):
     Args:
         train_size: Number of training examples.
         test_size: Number of validation examples, and of test examples.
+        label_std: Standard deviation of what is added once to the training labels and kept, see
+            `lnsgd.data.tensors.perturb_labels`. A property of the data, where `lnsgd.label_noise` is drawn at every step.
         options: See `TensorData`; batches are of one by default.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1; on setup, a ``label_std`` that is negative, or not 0 for class labels.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class SyntheticData(TensorData):
         replacement: bool = True,
         subset: int | None = None,
         seed: int = 0,
+        label_std: float = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, replacement, subset, seed)
         for name, size in (("train_size", train_size), ("test_size", test_size)):
@@ -40,6 +43,7 @@ class SyntheticData(TensorData):
                 raise ValueError(f"{name} = {size}; it must be at least 1")
         self.train_size = train_size
         self.test_size = test_size
+        self.label_std = label_std
 
     @abstractmethod
     def draw(self, size: int, generator: torch.Generator) -> LabelledTensors:
@@ -52,6 +56,7 @@ class SyntheticData(TensorData):
             split: self.draw(sizes[split], rng.generator(self.seed, "data", number))
             for split, number in _SPLITS.items()
         }
+        splits["train"] = perturb_labels(splits["train"], self.label_std, self.seed)
         if self.subset is not None:
             splits["train"] = draw_subset(splits["train"], self.subset, self.seed)
         return splits

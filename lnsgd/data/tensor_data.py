@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lnsgd import rng
+from lnsgd.data.augmentation import Augmentation
 from lnsgd.data.batch import Batch
 from lnsgd.data.loader import DeviceLoader
 from lnsgd.data.tensors import LabelledTensors
@@ -84,10 +85,14 @@ class TensorData(LightningDataModule):
         """Network inputs from inputs as they are kept; by default the same."""
         return inputs
 
+    def augmentation(self) -> Augmentation | None:
+        """What changes training inputs, as they are kept, at every step anew; by default nothing does."""
+        return None
+
     def train_dataloader(self) -> DeviceLoader:
-        """Training batches, in keyed order."""
+        """Training batches, in keyed order, augmented."""
         data = self._on_device("train")
-        return self._loader(data, self.batch_size or len(data), self.order)
+        return self._loader(data, self.batch_size or len(data), self.order, self.augmentation())
 
     def val_dataloader(self) -> DeviceLoader:
         """Validation batches."""
@@ -119,9 +124,15 @@ class TensorData(LightningDataModule):
         self.splits[split] = self.splits[split].to(device)
         return self.splits[split]
 
-    def _loader(self, data: LabelledTensors, batch_size: int, order: Order = "sequential") -> DeviceLoader:
+    def _loader(
+        self,
+        data: LabelledTensors,
+        batch_size: int,
+        order: Order = "sequential",
+        augmentation: Augmentation | None = None,
+    ) -> DeviceLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DeviceLoader(data, self.transform, batch_size, order, self.seed, rank, world_size)
+        return DeviceLoader(data, self.transform, batch_size, order, self.seed, rank, world_size, augmentation)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leaves batches of a `DeviceLoader` as they are: they are on the device already."""

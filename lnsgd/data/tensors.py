@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -94,3 +95,22 @@ def corrupt_labels(data: LabelledTensors, fraction: float, num_classes: int, see
     labels = data.labels.clone()
     labels[hit] = drawn[hit]
     return data.with_labels(labels)
+
+
+def perturb_labels(data: LabelledTensors, std: float, seed: int) -> LabelledTensors:
+    """Adds N(0, std²) to every real target, once; independent for every entry.
+
+    Keyed by (seed, "corruption"), and proportional to std: another std gives the same perturbation, scaled.
+
+    Raises:
+        ValueError: std negative or not finite; class labels.
+    """
+    if not (std >= 0 and isfinite(std)):
+        raise ValueError(f"label_std = {std}; it must be a finite number >= 0")
+    if std == 0:
+        return data
+    if not data.labels.is_floating_point():
+        raise ValueError(f"label_std = {std} is for real targets, but the data has class labels; give 0")
+    generator = rng.generator(seed, "corruption")
+    drawn = torch.randn(data.labels.shape, dtype=data.labels.dtype, generator=generator)
+    return data.with_labels(data.labels + std * drawn)

@@ -1,5 +1,6 @@
 """All figures, by name."""
 
+from lnsgd.figures.blanc_matrix_sensing import FIGURE as BLANC_MATRIX_SENSING
 from lnsgd.figures.cornacchia_basis import FIGURE as CORNACCHIA_BASIS
 from lnsgd.figures.cornacchia_hypercube import FIGURE as CORNACCHIA_HYPERCUBE
 from lnsgd.figures.cornacchia_mnist import FIGURE as CORNACCHIA_MNIST
@@ -8,6 +9,7 @@ from lnsgd.figures.cornacchia_norm_step import FIGURE as CORNACCHIA_NORM_STEP
 from lnsgd.figures.cornacchia_pure_noise import FIGURE as CORNACCHIA_PURE_NOISE
 from lnsgd.figures.cornacchia_sparsity_curve import FIGURE as CORNACCHIA_SPARSITY_CURVE
 from lnsgd.figures.figure import Figure
+from lnsgd.figures.sharpness_rank_one import FIGURE as SHARPNESS_RANK_ONE
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
@@ -19,5 +21,7 @@ FIGURES: dict[str, Figure] = {
         CORNACCHIA_MNIST,
         CORNACCHIA_SPARSITY_CURVE,
         CORNACCHIA_NORM_STEP,
+        BLANC_MATRIX_SENSING,
+        SHARPNESS_RANK_ONE,
     )
 }

@@ -1,10 +1,11 @@
 """Reads what replicated runs left on disk."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from lnsgd.run_folder import RunFolder
 
@@ -61,6 +62,11 @@ def replicas(run: RunFolder) -> pd.DataFrame:
     return pd.read_csv(run.replicas, index_col="replica")
 
 
+def config(run: RunFolder) -> dict[str, Any]:
+    """The resolved config of a run, as nested dictionaries."""
+    return dict(yaml.safe_load(run.config.read_text()))
+
+
 def by_setting(run: RunFolder, setting: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the replicas of a run by one of their settings, such as ``noise``.
 
@@ -74,6 +80,28 @@ def by_setting(run: RunFolder, setting: str, values: np.ndarray) -> tuple[np.nda
     """
     table = replicas(run).assign(value=values).pivot(index="seed", columns=setting, values="value")
     return table.columns.to_numpy(), table.to_numpy()
+
+
+def weights(run: RunFolder, name: str, initial: bool = False) -> np.ndarray:
+    """A tensor of the weights of every replica, (R, …), in float64: at the last checkpoint, or before the first step.
+
+    Args:
+        run: The run.
+        name: The tensor's name in the network, such as ``layers.0.weight``.
+        initial: Before the first step.
+
+    Raises:
+        ValueError: the network has no such tensor.
+    """
+    if initial:
+        tensors = load_file(run.init)
+    else:
+        tensors = torch.load(run.last_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    stacked = f"stack.net.{name}"
+    if stacked not in tensors:
+        named = ", ".join(key.removeprefix("stack.net.") for key in tensors)
+        raise ValueError(f"{run.path} has no weights {name!r}; there are {named}")
+    return tensors[stacked].double().numpy()
 
 
 def epochs(run: RunFolder, steps: np.ndarray) -> np.ndarray:

@@ -1,96 +1,113 @@
 """How flat the loss is: the trace of its Hessian."""
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lnsgd.measures.curvature.dense import exact
+from lnsgd.measures.curvature.gauss_newton import NotPiecewiseLinearError, gauss_newton
+from lnsgd.measures.curvature.hutch_plus_plus import hutch_plus_plus
+from lnsgd.measures.curvature.hutchinson import hutchinson
+from lnsgd.measures.curvature.problem import Batches, LossFunction, Problem, Share, differentiating
+from lnsgd.measures.curvature.rounds import Budget
 from lnsgd.measures.estimate import Estimate
-from lnsgd.measures.evaluation import evaluation_mode
+
+Method = Literal["auto", "ggn", "hutchinson", "hutch++", "exact"]
 
 
 @dataclass(frozen=True)
 class HessianTrace:
-    """Trace of the Hessian with respect to all trainable parameters, and of each tensor's diagonal block."""
+    """Trace of the Hessian with respect to all trainable parameters, and of each tensor's diagonal block.
+
+    Attributes:
+        total: Of all; the values of the tensors sum to it, their errors do not.
+        per_tensor: By name of the parameter.
+        method: How it was found.
+    """
 
     total: Estimate
     per_tensor: dict[str, Estimate]
+    method: Method
 
 
 def hessian_trace(
     model: nn.Module,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    data: Iterable[tuple[Tensor, Tensor]],
+    loss: LossFunction,
+    data: Batches,
     *,
-    probes: int = 16,
+    method: Method = "auto",
+    rtol: float = 0.02,
+    min_probes: int = 16,
+    max_probes: int = 1000,
     generator: torch.Generator | None = None,
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    share: Share = Share(),  # noqa: B008
 ) -> HessianTrace:
-    """Hutchinson's estimate of Tr ∇²L, L the *mean* loss over the data, model in eval mode.
+    """Tr ∇²L, L the *mean* loss over the data, model in eval mode; the data is taken as it is, not as a sample.
 
-    Each probe v has independent ±1 entries (Rademacher), E[vᵀHv] = Tr H. All probes share one
-    double-backward graph per batch; batches are summed, so the data may be larger than memory and
-    batches of any size count by their examples.
+    Methods:
+        ggn: The generalized Gauss–Newton matrix (1/n)Σ_i J_iᵀ(∇²ℓ)J_i, from norms of the gradients of single
+            examples; every example is a probe of its own. Its diagonal *equals* that of the Hessian where the
+            outputs are piecewise linear in every single weight: for ReLU networks (BatchNorm in eval mode,
+            residual connections and pooling included), at every θ that is not on a kink. Not for tanh, GELU,
+            LayerNorm, attention or weights that are used twice in a row. Exact where the tolerance would
+            take more probes than there are outputs.
+        hutchinson: vᵀHv for sign vectors v (Hutchinson 1990), through a double-backward graph.
+        hutch++: The same outside the span of a random sketch of H, exact within (Meyer et al. 2021); keeps some
+            (4/3)·probes vectors of the size of θ, and sends vectors between processes, not scalars.
+        exact: One Hessian product per parameter; for small networks.
+        auto: ggn where it is the Hessian's; else exact where there are no more parameters than ``max_probes``; else
+            hutchinson.
 
     Args:
         model: Any module. Its weights, buffers, ``.grad``, modes and random state stay as they are.
-        loss: Per-example loss, ``loss(outputs, labels) -> (B,)``.
-        data: Batches (inputs, labels), on the model's device, not made in inference mode.
-        probes: Number of probes, at least 2: one has no standard error.
+        loss: Per-example loss, ``loss(outputs, labels) -> (B,)``, twice differentiable in the outputs.
+        data: Batches (inputs, labels) on the model's device, the same whenever they are iterated. They may be
+            larger than memory together.
+        method: See above.
+        rtol: Probes are added until the standard error is at most this part of the estimate.
+        min_probes: Never fewer; for ggn, degrees of freedom of the standard error.
+        max_probes: Never more (for hutch++ products with the Hessian); the standard error then says how far it got.
         generator: CPU generator of the probes; seeded with 0 where it is ``None``.
-        reduce: Sums a tensor over processes that each hold a part of the data. They must draw the
-            same probes.
+        share: This process's share of the data, where several take the trace together; their generators must
+            give the same numbers.
 
     Returns:
-        Estimates with standard errors over probes; those of tensors sum to the total in ``value``.
+        Estimates; ``standard_error`` is that of the probes, ``probes`` is 0 and the error 0 where it is exact.
 
     Raises:
-        ValueError: fewer than two probes, no examples, no trainable parameter, or a loss that is
-            not per example.
+        ValueError: an unknown method, a tolerance or numbers of probes that make no sense, no examples, data that can
+            be read only once, no trainable parameter, outputs that are not floating point, a loss that is not
+            per example, ggn for a network that is not piecewise linear, or exact for a large one.
+        NonFiniteError: a loss or derivative is NaN or infinite.
     """
-    if probes < 2:
-        raise ValueError(f"probes = {probes}; at least 2 are needed for a standard error")
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not named:
-        raise ValueError(f"{type(model).__name__} has no trainable parameter (requires_grad is False for all)")
-    parameters = list(named.values())
-    with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(model):
-        vectors = _rademacher(parameters, probes, generator or torch.Generator().manual_seed(0))
-        sums = torch.zeros(probes, len(parameters), dtype=torch.float64, device=parameters[0].device)
-        samples = torch.zeros(1, dtype=torch.float64, device=sums.device)
-        for inputs, labels in data:
-            losses = loss(model(inputs), labels)
-            if losses.shape != (len(inputs),):
-                raise ValueError(
-                    f"the loss gives shape {tuple(losses.shape)} for {len(inputs)} examples; it must be per example"
-                )
-            sums += _quadratic_forms(losses.sum(), parameters, vectors)
-            samples += len(inputs)
-    sums, count = reduce(sums), int(reduce(samples).item())
-    if count == 0:
-        raise ValueError("no examples to take the Hessian on; the data is empty")
-    means = (sums / count).cpu()
-    per_tensor = {name: Estimate.from_probes(means[:, i], count) for i, name in enumerate(named)}
-    return HessianTrace(Estimate.from_probes(means.sum(1), count), per_tensor)
+    if method not in get_args(Method):
+        raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(get_args(Method))}")
+    budget = Budget(rtol, min_probes, max_probes)
+    generator = generator or torch.Generator().manual_seed(0)
+    problem = Problem(model, loss, data, share)
+    with differentiating(model):
+        if method == "auto":
+            try:
+                return _estimate(problem, "ggn", budget, generator)
+            except NotPiecewiseLinearError:
+                method = "exact" if problem.size <= max_probes else "hutchinson"
+        return _estimate(problem, method, budget, generator)
 
 
-def _rademacher(parameters: Sequence[Tensor], probes: int, generator: torch.Generator) -> list[list[Tensor]]:
-    """Probes as one list of tensors each. Drawn on the CPU: the same on every device and process."""
-    return [
-        [torch.randint(2, p.shape, generator=generator).mul_(2).sub_(1).to(p) for p in parameters]
-        for _ in range(probes)
-    ]
-
-
-def _quadratic_forms(loss: Tensor, parameters: list[nn.Parameter], vectors: list[list[Tensor]]) -> Tensor:
-    """Each tensor's part of vᵀHv for each probe, shape (probes, tensors), float64."""
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-    rows = []
-    for k, vector in enumerate(vectors):
-        product = sum((g * v).sum() for g, v in zip(gradients, vector))
-        if not (isinstance(product, Tensor) and product.requires_grad):  # a loss linear in θ has no curvature
-            return torch.zeros(len(vectors), len(parameters), dtype=torch.float64, device=loss.device)
-        curvature = torch.autograd.grad(product, parameters, retain_graph=k + 1 < len(vectors), materialize_grads=True)
-        rows.append(torch.stack([(h.double() * v.double()).sum() for h, v in zip(curvature, vector)]))
-    return torch.stack(rows)
+def _estimate(problem: Problem, method: Method, budget: Budget, generator: torch.Generator) -> HessianTrace:
+    if method == "exact":
+        found = exact(problem)
+    elif method == "ggn":
+        found = gauss_newton(problem, budget, generator)
+    elif method == "hutch++":
+        found = hutch_plus_plus(problem, budget, generator)
+    else:
+        found = hutchinson(problem, budget, generator)
+    per_tensor = {
+        name: Estimate(value, error, found.probes, found.samples)
+        for name, value, error in zip(problem.named, found.values.tolist(), found.errors.tolist())
+    }
+    total = Estimate(found.values.sum().item(), found.total_error, found.probes, found.samples)
+    return HessianTrace(total, per_tensor, method)

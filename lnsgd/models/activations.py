@@ -1,5 +1,8 @@
 """Activations that torch does not have."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 
@@ -22,6 +25,26 @@ class CubicPlusLinear(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """φ(z), elementwise."""
         return z * (z.square() + self.nu)
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """φ′(z) = 3z² + ν, elementwise."""
+        return 3 * z.square() + self.nu
+
+    def second_derivative(self, z: Tensor) -> Tensor:
+        """φ″(z) = 6z, elementwise."""
+        return 6 * z
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """φ⁻¹, elementwise: the one real root of z³ + νz = value, by the hyperbolic form of Cardano's formula.
+
+        Example:
+            >>> CubicPlusLinear(nu=2.0).inverse(torch.tensor([-3.0, 0.0, 12.0]))
+            tensor([-1.,  0.,  2.])
+        """
+        if self.nu == 0:
+            return values.sign() * values.abs().pow(1 / 3)
+        scale = math.sqrt(self.nu / 3)
+        return 2 * scale * torch.sinh(torch.asinh(values / (2 * scale**3)) / 3)
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""

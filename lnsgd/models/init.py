@@ -73,6 +73,50 @@ class Uniform(Initializer):
             nn.init.zeros_(layer.bias)
 
 
+class Normal(Initializer):
+    """Weight N(0, std²); bias 0, or from the same distribution.
+
+    Args:
+        std: Standard deviation.
+        biases: Whether biases are drawn too.
+
+    Raises:
+        ValueError: std not positive.
+    """
+
+    def __init__(self, std: float, biases: bool = False) -> None:
+        if not std > 0:
+            raise ValueError(f"Normal: std = {std}; the standard deviation must be > 0")
+        self.std = std
+        self.biases = biases
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place."""
+        nn.init.normal_(layer.weight, std=self.std, generator=generator)
+        if layer.bias is None:
+            return
+        if self.biases:
+            nn.init.normal_(layer.bias, std=self.std, generator=generator)
+        else:
+            nn.init.zeros_(layer.bias)
+
+
+class Constant(Initializer):
+    """All weights the same number, bias 0; for an output layer that stays fixed (Gatmiry et al.: ones).
+
+    Args:
+        value: The number.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+        """Fills the layer's weight and bias in place. Draws nothing."""
+        nn.init.constant_(layer.weight, self.value)
+        _zero_bias(layer)
+
+
 class AlternatingSigns(Initializer):
     """Weights +1, −1, +1, … along the inputs, bias 0; for an output layer that stays fixed (Cornacchia et al.)."""
 

@@ -34,6 +34,9 @@ class MLP(nn.Module):
         init: Initializer of every layer, or a list with one per layer; by default `TorchDefault`.
         train_layers: Indices of the linear layers that are trained (negative ones count from the
             last); the others keep their initial weights. By default all are trained.
+        skip: Whether inputs also reach the outputs directly, by a linear map ``skip`` without bias that starts at zero.
+            It belongs to the last layer: both are trained or neither (Blanc et al.'s "linear and constant unit" are
+            this map and the last layer's bias).
 
     Raises:
         ValueError: fewer than two widths, a width below 1, an unknown activation, a list of
@@ -48,6 +51,7 @@ class MLP(nn.Module):
         nu: float = 0.1,
         init: Initializer | Sequence[Initializer] | None = None,
         train_layers: Sequence[int] | None = None,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         widths = list(widths)
@@ -59,6 +63,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias) for n_in, n_out in pairwise(widths)
         )
+        self.skip = nn.utils.skip_init(nn.Linear, widths[0], widths[-1], bias=False) if skip else None
         self.activations = nn.ModuleList(_ACTIVATIONS[activation](nu) for _ in widths[2:])
         one = TorchDefault() if init is None else init
         self._initializers = [one] * len(self.layers) if isinstance(one, Initializer) else list(one)
@@ -70,7 +75,7 @@ class MLP(nn.Module):
         self._freeze_all_but(train_layers)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws all weights anew, layer by layer from the input on.
+        """Draws all weights anew, layer by layer from the input on; those of ``skip`` become zero.
 
         Args:
             generator: Source of randomness; torch's global generator where it is ``None``.
@@ -78,6 +83,8 @@ class MLP(nn.Module):
         for layer, initialize in zip(self.layers, self._initializers):
             assert isinstance(layer, nn.Linear)
             initialize(layer, generator)
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
 
     def _freeze_all_but(self, train_layers: Sequence[int] | None) -> None:
         if train_layers is None:
@@ -91,6 +98,8 @@ class MLP(nn.Module):
         trained = {i % depth for i in train_layers}
         for i, layer in enumerate(self.layers):
             layer.requires_grad_(i in trained)
+        if self.skip is not None:
+            self.skip.requires_grad_(depth - 1 in trained)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (B, C) of inputs (B, …), which are flattened.
@@ -101,6 +110,8 @@ class MLP(nn.Module):
         x = x.flatten(1)
         if x.shape[1] != self.widths[0]:
             raise ValueError(f"MLP: widths = {self.widths}, but inputs have {x.shape[1]} numbers; set the first so")
+        hidden = x
         for layer, activation in zip(self.layers, self.activations):
-            x = activation(layer(x))
-        return self.layers[-1](x)
+            hidden = activation(layer(hidden))
+        outputs = self.layers[-1](hidden)
+        return outputs if self.skip is None else outputs + self.skip(x)

@@ -27,6 +27,7 @@ class Classifier(SupervisedModule):
         lr_scheduler: From optimizer to a schedule; constant by default.
         lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
         seed: Key of the noise.
+        noise_steps: Number of optimizer steps with noise, see `SupervisedModule`; all by default.
 
     Raises:
         ValueError: the loss is not defined for the targets that the noise gives; in training, a
@@ -44,8 +45,10 @@ class Classifier(SupervisedModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         seed: int = 0,
+        noise_steps: int | None = None,
     ) -> None:
-        super().__init__(net, loss or CrossEntropy(), label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed)
+        loss = loss or CrossEntropy()
+        super().__init__(net, loss, label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed, noise_steps)
         check_compatible(self.loss, self.label_noise)
 
     def num_classes(self, outputs: Tensor) -> int:

@@ -29,6 +29,7 @@ class Regressor(SupervisedModule):
         lr_scheduler: From optimizer to a schedule; constant by default.
         lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
         seed: Key of the noise.
+        noise_steps: Number of optimizer steps with noise, see `SupervisedModule`; all by default.
 
     Raises:
         ValueError: a loss or a noise that is not defined for real targets; in training, targets of
@@ -46,8 +47,10 @@ class Regressor(SupervisedModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         seed: int = 0,
+        noise_steps: int | None = None,
     ) -> None:
-        super().__init__(net, loss or SquaredLoss(), label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed)
+        loss = loss or SquaredLoss()
+        super().__init__(net, loss, label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed, noise_steps)
         if "real" not in self.loss.accepts:
             raise ValueError(f"Regressor: {type(self.loss).__name__} is not defined for real targets; use SquaredLoss")
         if self.label_noise.targets != "real" and not isinstance(self.label_noise, NoNoise):

@@ -128,6 +128,7 @@ class ReplicatedModule(LightningModule):
                 replica.seed,
                 noise if replica.noise is None else noise.at_level(replica.noise),
                 base if replica.lr is None else replica.lr,
+                self.cell.noise_steps,
             )
             for replica in self.replicas
         ]

@@ -15,13 +15,13 @@ from lnsgd.label_noise import LabelNoise, NoNoise
 from lnsgd.loggers.scalars import log_scalars
 from lnsgd.losses import Loss
 from lnsgd.modules.totals import LossTotals
-from lnsgd.streams import NoiseStream
+from lnsgd.streams import NoiseSchedule
 
 
 class SupervisedModule(LightningModule):
     """Base of the modules: trains a network by SGD on noisy targets.
 
-    The noise of a run is one keyed sequence over its examples (`lnsgd.streams.NoiseStream`), so that
+    The noise of a run is one keyed sequence over its examples (`lnsgd.streams.NoiseSchedule`), so that
     neither a restart nor the number of processes changes it. The gradient is that of the mean loss
     over the global batch, also where processes hold shares of different size.
 
@@ -33,6 +33,11 @@ class SupervisedModule(LightningModule):
         lr_scheduler: From optimizer to a schedule; constant by default.
         lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
         seed: Key of the noise.
+        noise_steps: Number of optimizer steps with noise, from the first on; the further ones are taken on the
+            same noise at level 0, so that the network settles. By default noise acts on all steps.
+
+    Raises:
+        ValueError: negative ``noise_steps``, or any with a noise that has no level.
     """
 
     totals_class: ClassVar[type[LossTotals]]
@@ -46,18 +51,22 @@ class SupervisedModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         seed: int = 0,
+        noise_steps: int | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.loss = loss
         self.label_noise = label_noise or NoNoise()
+        self.noise_steps = noise_steps
+        if noise_steps is not None:
+            _check_noise_steps(noise_steps, self.label_noise)
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
         self.seed = seed
         self._random_state: dict[str, Tensor] | None = None
         self._examples_seen = 0
-        self._noise: NoiseStream | None = None
+        self._noise: NoiseSchedule | None = None
         self.totals = nn.ModuleDict({f"{split}_totals": self.totals_class() for split in ("train", "val", "test")})
 
     @abstractmethod
@@ -117,11 +126,12 @@ class SupervisedModule(LightningModule):
         """Targets of this process's share of a global batch."""
         if self._noise is None:
             shape = tuple(labels.shape[1:])
-            self._noise = NoiseStream(self.label_noise, self.seed, shape, num_classes, labels.device)
-        noise = self._noise.take(self._examples_seen, global_size)
+            noise, steps = self.label_noise, self.noise_steps
+            self._noise = NoiseSchedule(noise, steps, self.seed, shape, num_classes, labels.device)
+        start = self._examples_seen
         self._examples_seen += global_size
-        mine = noise[self.trainer.global_rank :: self.trainer.world_size]
-        return self.label_noise.apply(labels, mine, num_classes)
+        mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
+        return self._noise.at(self.trainer.global_step).targets(labels, start, global_size, mine)
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Adds a validation batch."""
@@ -194,3 +204,12 @@ class SupervisedModule(LightningModule):
         log_scalars(
             self, named, {name: value for name, value in named.items() if split == "val" and "/loss" not in name}
         )
+
+
+def _check_noise_steps(noise_steps: int, label_noise: LabelNoise) -> None:
+    if noise_steps < 0:
+        raise ValueError(f"noise_steps = {noise_steps}; give 0 or more, or null for noise on all steps")
+    try:
+        label_noise.at_level(0.0)
+    except ValueError as error:
+        raise ValueError(f"noise_steps = {noise_steps} ends at {error}") from None

@@ -9,7 +9,7 @@ from torch import Tensor
 from lnsgd.label_noise import LabelNoise
 from lnsgd.replicas.engine import Chunk
 from lnsgd.replicas.learning_rate import LearningRate
-from lnsgd.streams import NoiseStream, Order, SampleOrder, effective_order
+from lnsgd.streams import NoiseSchedule, Order, SampleOrder, effective_order
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class ReplicaSettings:
         seed: Key of its order and noise.
         label_noise: Its noise.
         lr: Its learning rate before any schedule.
+        noise_steps: Number of its steps with noise, see `lnsgd.streams.NoiseSchedule`.
     """
 
     seed: int
     label_noise: LabelNoise
     lr: float
+    noise_steps: int | None = None
 
 
 class Feed:
@@ -123,7 +125,8 @@ class _Source:
         self.device = device
         self.places = SampleOrder(n, effective_order(order, batch_size, n), settings.seed)
         shape = tuple(data.labels.shape[1:])
-        self.noise = NoiseStream(settings.label_noise, settings.seed, shape, num_classes, device)
+        noise, noise_steps = settings.label_noise, settings.noise_steps
+        self.noise = NoiseSchedule(noise, noise_steps, settings.seed, shape, num_classes, device)
         self.steps_per_epoch = -(-n // batch_size)
         self.flips = flips
 
@@ -137,7 +140,7 @@ class _Source:
         start, stop = self._position(first_step), self._position(first_step + steps)
         places = self.places.take(start, stop - start)
         labels = self.labels[places].to(self.device)
-        targets = self.settings.label_noise.apply(labels, self.noise.take(start, stop - start), self.num_classes)
+        targets = self._targets(labels, first_step, steps)
         if self.settings.label_noise.targets == "hard" and self.num_classes is not None:
             self.flips[0] += (targets != labels).sum().cpu()
             self.flips[1] += len(labels)
@@ -147,6 +150,14 @@ class _Source:
             self._batches(targets, first_step, steps),
             self._lrs(first_step, steps),
         )
+
+    def _targets(self, labels: Tensor, first_step: int, steps: int) -> Tensor:
+        """Noisy targets of the labels of the next K steps."""
+        parts, begin = [], self._position(first_step)
+        for stream, first, last in self.noise.stretches(first_step, first_step + steps):
+            start, stop = self._position(first), self._position(last)
+            parts.append(stream.targets(labels[start - begin : stop - begin], start, stop - start))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _sizes(self, first_step: int, steps: int) -> Tensor:
         batch = torch.arange(first_step, first_step + steps) % self.steps_per_epoch

@@ -15,7 +15,8 @@ from lnsgd.replicas.engine import Chunk, Engine, Recipe, State
 # In the order of their codes in the compiled loops.
 _ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "logistic", CubicPlusLinear: "cubic"}
 _LOSSES = (LogisticLoss, HingeLoss, CrossEntropy, SquaredLoss)
-_NAMES = ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias")
+# In the order of the fields of `Net` in the compiled loops.
+_NAMES = ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "skip.weight")
 _FLOATS = (torch.float32, torch.float64)
 
 # Parts of the replicas for each thread: a thread that got slow ones leaves the next part to the others.
@@ -56,11 +57,7 @@ class KernelEngine(Engine):
                 tensor.data = _input_major(tensor.data) if name == "layers.0.weight" else tensor.data.contiguous()
         self._pool = kernel_loops.pool_of(inputs.flatten(1).contiguous().numpy())
         self._rule = self._rule_of(recipe)
-        self._no_bias = {
-            name.replace("weight", "bias"): np.zeros(weight.shape[:2], self._pool.values.dtype)
-            for name, weight in state.parameters.items()
-            if name.endswith("weight")
-        }
+        self._absent = self._stand_ins()
 
     @staticmethod
     def unsupported(recipe: Recipe, device: torch.device) -> str | None:
@@ -106,14 +103,20 @@ class KernelEngine(Engine):
                 list(pool.map(take, pairwise(bounds)))
         return losses
 
+    def _stand_ins(self) -> dict[str, np.ndarray]:
+        """What the loops take in place of tensors that a network may lack: biases of zero, a skip from no inputs."""
+        hidden, output = (self.state.parameters[f"layers.{i}.weight"].shape[:2] for i in (0, 1))
+        shapes = {"layers.0.bias": hidden, "layers.1.bias": output, "skip.weight": (*output, 0)}
+        return {name: np.zeros(shape, self._pool.values.dtype) for name, shape in shapes.items()}
+
     def _tensors(self) -> tuple[Any, Any, Any]:
         """Weights, which of them are trained, and what gradients are added to: velocities, or the weights."""
         weights, trained, goals = [], [], []
         for name in _NAMES:
             parameter = self.state.parameters.get(name)
             if parameter is None:
-                weights.append(self._no_bias[name])
-                goals.append(self._no_bias[name])
+                weights.append(self._absent[name])
+                goals.append(self._absent[name])
                 trained.append(False)
                 continue
             goal = self.state.velocity.get(name, parameter)

@@ -47,12 +47,21 @@ class Pool(NamedTuple):
 
 
 class Net(NamedTuple):
-    """Weights (or velocities) of one replica, or of all with a leading dimension."""
+    """Weights (or velocities) of one replica, or of all with a leading dimension.
+
+    Attributes:
+        hidden: (d, H).
+        hidden_bias: (H,).
+        output: (O, H).
+        output_bias: (O,).
+        skip: (O, d); (O, 0) for a network without.
+    """
 
     hidden: Array
     hidden_bias: Array
     output: Array
     output_bias: Array
+    skip: Array
 
 
 class Trained(NamedTuple):
@@ -62,6 +71,7 @@ class Trained(NamedTuple):
     hidden_bias: bool
     output: bool
     output_bias: bool
+    skip: bool
 
 
 class Batches(NamedTuple):
@@ -232,6 +242,16 @@ def _output(net: Net, a: Array, b: int, outputs: Array) -> None:
         outputs[c] = total
 
 
+# Not inlined, as `_add_skip`: that slowed networks without a skip.
+@njit(fastmath=_ANY_ORDER, **_BARE)
+def _output_skip(net: Net, pool: Pool, row: int, outputs: Array) -> None:
+    for c in range(outputs.size):
+        total = outputs[c]
+        for q in range(pool.starts[row], pool.starts[row + 1]):
+            total += net.skip[c, pool.columns[q]] * pool.values[q]
+        outputs[c] = total
+
+
 # Where sums may be taken in any order, the compiler makes o - o zero for every o and finds all finite.
 @njit(**_INLINED)
 def _all_finite(outputs: Array) -> bool:
@@ -370,6 +390,13 @@ def _add_hidden(goal: Net, pool: Pool, row: int, scratch: Scratch, b: int, scale
             goal.hidden[i0, j] += s0 * delta[b, j]
 
 
+@njit(fastmath=_ANY_ORDER, **_BARE)
+def _add_skip(goal: Net, pool: Pool, row: int, scratch: Scratch, b: int, scale: float) -> None:
+    for c in range(scratch.slopes.shape[1]):
+        for q in range(pool.starts[row], pool.starts[row + 1]):
+            goal.skip[c, pool.columns[q]] += scale * scratch.slopes[b, c] * pool.values[q]
+
+
 @njit(fastmath=_ANY_ORDER, **_INLINED)
 def _add_gradient(goal: Net, trained: Trained, pool: Pool, row: int, scratch: Scratch, b: int, scale: float) -> None:
     delta, a, slopes = scratch.delta, scratch.active, scratch.slopes
@@ -389,6 +416,8 @@ def _add_gradient(goal: Net, trained: Trained, pool: Pool, row: int, scratch: Sc
             goal.hidden_bias[j] += scale * delta[b, j]
     if trained.hidden:
         _add_hidden(goal, pool, row, scratch, b, scale)
+    if trained.skip:
+        _add_skip(goal, pool, row, scratch, b, scale)
 
 
 @njit(fastmath=_ANY_ORDER, **_INLINED)
@@ -409,6 +438,9 @@ def _decay(velocity: Net, trained: Trained, momentum: float) -> None:
             _multiply(velocity.output[c], momentum)
     if trained.output_bias:
         _multiply(velocity.output_bias, momentum)
+    if trained.skip:
+        for c in range(velocity.skip.shape[0]):
+            _multiply(velocity.skip[c], momentum)
 
 
 @njit(fastmath=_ANY_ORDER, **_INLINED)
@@ -429,11 +461,14 @@ def _move(net: Net, velocity: Net, trained: Trained, lr: float) -> None:
             _subtract(net.output[c], lr, velocity.output[c])
     if trained.output_bias:
         _subtract(net.output_bias, lr, velocity.output_bias)
+    if trained.skip:
+        for c in range(net.skip.shape[0]):
+            _subtract(net.skip[c], lr, velocity.skip[c])
 
 
 @njit(**_INLINED)
 def _of_replica(nets: Net, r: int) -> Net:
-    return Net(nets.hidden[r], nets.hidden_bias[r], nets.output[r], nets.output_bias[r])
+    return Net(nets.hidden[r], nets.hidden_bias[r], nets.output[r], nets.output_bias[r], nets.skip[r])
 
 
 def scratch_for(net: Net, examples: int) -> Scratch:
@@ -460,6 +495,8 @@ def _loss_and_gradient(
         _preactivate(net, pool, rows[b], scratch.delta, b)
         _activate(rule, scratch.delta, scratch.active, b)
         _output(net, scratch.active, b, scratch.outputs)
+        if net.skip.shape[1] > 0:
+            _output_skip(net, pool, rows[b], scratch.outputs)
         if not _all_finite(scratch.outputs):
             return False, 0.0
         loss += _score(rule, scratch.outputs, targets[b], scratch.slopes[b])

@@ -80,7 +80,7 @@ def run(tmp_path_factory):
         ActiveNeurons(),
         ClassAssociation(threshold=1.5),
         DistanceFromInit(),
-        HessianTrace(examples=60, probes=64),
+        HessianTrace(examples=60, method="hutchinson", max_probes=64, max_overhead=None),
     ]
     trainer = trainer_in(folder, callbacks)
     trainer.fit(module, datamodule=data())
@@ -170,19 +170,22 @@ def test_hessian_trace_is_that_of_the_final_weights(run):
 def test_hessian_trace_is_the_pure_function_with_keyed_probes(run):
     folder, trainer, module, _ = run
     probes = rng.generator(0, "probes")
-    direct = measures.hessian_trace(module.net, LogisticLoss(), trace_batches(trainer), probes=64, generator=probes)
+    direct = measures.hessian_trace(
+        module.net, LogisticLoss(), list(trace_batches(trainer)), method="hutchinson", max_probes=64, generator=probes
+    )
     logged = final(folder)["hessian_trace", "train", ""]
     assert (logged["value"], logged["stderr"]) == (direct.total.value, direct.total.standard_error)
 
 
 def test_hessian_trace_takes_another_loss_split_and_seed(run):
     _, trainer, module, _ = run
-    callback = HessianTrace(split="val", examples=40, probes=4, loss=lambda outputs, labels: outputs.sum(1), seed=1)
-    (found,) = callback.measure(trainer, Subject(module, trainer.datamodule))
+    loss, few = lambda outputs, labels: outputs.sum(1), {"method": "hutchinson", "max_probes": 16}  # noqa: E731
+    callback = HessianTrace(split="val", examples=40, loss=loss, seed=1, **few)
+    found, *_ = callback.measure(trainer, Subject(module, trainer.datamodule))
     assert (found.split, found.stderr >= 0) == ("val", True)
     # The outputs of this net are linear in each tensor alone: any trace of their sum is pure probe noise.
     assert abs(found.value) <= STANDARD_ERRORS * found.stderr
-    other = HessianTrace(split="val", examples=40, probes=4, loss=callback.loss, seed=2).measure(
+    other = HessianTrace(split="val", examples=40, loss=loss, seed=2, **few).measure(
         trainer, Subject(module, trainer.datamodule)
     )
     assert other[0].value != found.value
@@ -206,8 +209,8 @@ def test_parquet_is_tidy(run):
     assert {row["replica"] for row in rows} == {0}
     keys = [(row["step"], row["measure"], row["split"], row["layer"]) for row in rows]
     assert len(set(keys)) == len(keys)
-    # Per step: 2 splits × (2 + 2) numbers of one site, 4 tensors and the total, the trace.
-    assert len(rows) == 3 * (2 * 4 + 5 + 1)
+    # Per step: 2 splits × (2 + 2) numbers of one site, 4 tensors and the total of distance and trace.
+    assert len(rows) == 3 * (2 * 4 + 5 + 5)
     for row in rows:
         assert math.isnan(row["stderr"]) == (row["measure"] != "hessian_trace")
 
@@ -281,7 +284,7 @@ def test_the_last_network_is_measured_where_training_stops_early(first, tmp_path
 
 
 def test_one_measure_can_be_taken_twice_with_different_settings(tmp_path):
-    callbacks = [HessianTrace(split=split, examples=20, probes=2) for split in ("train", "val")]
+    callbacks = [HessianTrace(split=split, examples=20, max_overhead=None) for split in ("train", "val")]
     trainer_in(tmp_path, callbacks, max_steps=1).fit(classifier(), datamodule=data())
     assert {(row["step"], row["split"]) for row in parquet(tmp_path)} == {
         (step, split) for step in (0, 1) for split in ("train", "val")
@@ -358,16 +361,18 @@ def test_a_schedule_below_one_raises(name):
         DistanceFromInit(**{name: 0})
 
 
-def test_hessian_trace_with_one_probe_raises():
-    with pytest.raises(ValueError, match="probes = 1"):
-        HessianTrace(probes=1)
+@pytest.mark.parametrize("setting", [{"max_probes": 1}, {"rtol": 0.0}, {"max_overhead": 0.0}], ids=str)
+def test_hessian_trace_with_settings_that_make_no_sense_raises(setting):
+    (name, value), *_ = setting.items()
+    with pytest.raises(ValueError, match=f"{name} = {value}"):
+        HessianTrace(**setting)
 
 
 def resumable(**schedule):
     return [
         ActiveNeurons(**schedule, examples=100),
         DistanceFromInit(**schedule),
-        HessianTrace(**schedule, examples=20, probes=2),
+        HessianTrace(**schedule, examples=20, max_overhead=None),
     ]
 
 
@@ -417,8 +422,8 @@ def test_two_callbacks_of_one_kind(tmp_path):
     callbacks = [
         ClassAssociation(threshold=2, histograms=0),
         ClassAssociation(threshold=3, every_n_epochs=2, histograms=0),
-        HessianTrace(split="train", examples=50, probes=2),
-        HessianTrace(split="val", examples=50, probes=2),
+        HessianTrace(split="train", examples=50, max_overhead=None),
+        HessianTrace(split="val", examples=50, max_overhead=None),
         ActiveNeurons(at_steps=[3]),
     ]
     trainer_in(tmp_path, callbacks, max_epochs=1).fit(classifier(), datamodule=data())

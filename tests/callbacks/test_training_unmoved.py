@@ -45,7 +45,7 @@ def measuring(**schedule):
         ActiveNeurons(**data, **schedule),
         ClassAssociation(**data, **schedule, histograms=1),
         DistanceFromInit(**schedule),
-        HessianTrace(**data, **schedule, probes=2),
+        HessianTrace(**data, **schedule, noisy_labels=True, max_overhead=None),
         Performance(**data, **schedule),
         WeightNorms(**schedule),
         DeadNeurons(**data, **schedule),

@@ -5,11 +5,8 @@ import hashlib
 import socket
 import struct
 from collections.abc import Callable
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from math import sqrt
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
@@ -18,6 +15,7 @@ from tolerances import STANDARD_ERRORS
 
 from lnsgd.data import MNIST, FashionMNIST, LabelledTensors
 from lnsgd.data.mnist import IdxImageData
+from tests.local_server import QuietHandler, serve
 
 SPLITS = ("train", "val", "test")
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -368,23 +366,12 @@ def test_a_label_out_of_range_is_refused(small_mnist, part):
 # --- downloads ---
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args) -> None:
-        """Nothing."""
-
-
 class CuttingHandler(QuietHandler):
     """Closes the connection in the middle of the second file."""
 
     def copyfile(self, source, outputfile) -> None:
         content = source.read()
         outputfile.write(content[: len(content) // 2] if "train-labels" in self.path else content)
-
-
-def serve(folder: Path, handler: type = QuietHandler) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return server
 
 
 @pytest.fixture

@@ -70,7 +70,8 @@ def train(folder: Path, devices: int, kind: str) -> RecordingClassifier:
             ActiveNeurons(every_n_steps=3),
             ClassAssociation(threshold=1.2, histograms=0),
             DistanceFromInit(),
-            HessianTrace(examples=51, probes=3),
+            HessianTrace(examples=51, method="hutchinson", max_probes=16, noisy_labels=True, max_overhead=None),
+            HessianTrace("val", examples=51, method="ggn", rtol=0.1, noisy_labels=True, max_overhead=None),
         ],
         default_root_dir=folder,
         enable_checkpointing=False,
@@ -129,7 +130,7 @@ def test_measured_numbers_are_equal(runs):
     keys = ("step", "epoch", "split", "measure", "layer")
     assert [[row[key] for key in keys] for row in two] == [[row[key] for key in keys] for row in one]
     counted = {"active_count", "active_fraction", "associated_count", "associated_fraction"}
-    assert {row["measure"] for row in one} == counted | {"distance_from_init", "hessian_trace"}
+    assert {row["measure"] for row in one} == counted | {"distance_from_init", "hessian_trace", "noisy_hessian_trace"}
     for ours, theirs in zip(two, one):
         if ours["measure"] in counted:
             assert ours["value"] == theirs["value"]

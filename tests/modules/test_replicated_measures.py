@@ -198,7 +198,11 @@ class BatchTotals(Callback):
 def test_measuring_changes_no_bit(tmp_path: Path, engine: str) -> None:
     def all_of_them(**schedule: Any) -> list[Callback]:
         subset = {"examples": 9, **schedule}
-        return [*measuring(**schedule), HessianTrace(probes=2, **subset), ClassAssociation(histograms=0, **subset)]
+        return [
+            *measuring(**schedule),
+            HessianTrace(max_overhead=None, **subset),
+            ClassAssociation(histograms=0, **subset),
+        ]
 
     runs = []
     for callbacks in ([], all_of_them(every_n_steps=3), all_of_them(log_spaced=5)):

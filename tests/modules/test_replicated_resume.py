@@ -1,7 +1,7 @@
 """Stopped anywhere and resumed, a replicated run ends bit for bit as without the stop."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any

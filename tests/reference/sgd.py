@@ -1,4 +1,4 @@
-"""SGD on a network with one hidden layer, V·φ(W·x + b) + c, in NumPy: gradients written out by hand."""
+"""SGD on a network with one hidden layer, V·φ(W·x + b) + c + S·x, in NumPy: gradients written out by hand."""
 
 import numpy as np
 
@@ -39,19 +39,25 @@ def goals(loss, targets, outputs):
     return 2 * probabilities - 1 if signs else probabilities
 
 
-def sgd(weights, batches, activation, loss, momentum=0.0):
-    """Trains (W, b, V, c) in place on batches (x, goals, learning rate); the sum of the batches' mean losses."""
+def sgd(weights, batches, activation, loss, momentum=0.0, frozen=()):
+    """Trains (W, b, V, c, S) in place on batches (x, goals, learning rate); the sum of the batches' mean losses.
+
+    S may be missing, which is as if it were zero and stayed so. ``frozen`` are the places of those that stay as they are.
+    """
     phi, slope = ACTIVATIONS[activation]
     value, derivative = LOSSES[loss]
-    w, b, v, c = weights
+    w, b, v, c, *skip = weights
     velocity, total = [np.zeros_like(weight) for weight in weights], 0.0
     for x, t, lr in batches:
         z = x @ w.T + b
-        o = phi(z) @ v.T + c
+        o = phi(z) @ v.T + c + sum(x @ s.T for s in skip)
         total += value(o, t).sum() / len(x)
         e = derivative(o, t) / len(x)
         d = e @ v * slope(z)
-        for weight, moving, gradient in zip(weights, velocity, (d.T @ x, d.sum(0), e.T @ phi(z), e.sum(0))):
+        gradients = (d.T @ x, d.sum(0), e.T @ phi(z), e.sum(0), e.T @ x)
+        for weight, moving, gradient in zip(weights, velocity, gradients):
+            if any(weight is weights[i] for i in frozen):
+                continue
             moving[:] = momentum * moving + gradient
             weight -= lr * moving
     return total

@@ -48,3 +48,12 @@ def gaussian_noise(std, shape, seed, start, count):
         block, row = divmod(example, BLOCK)
         rows.append(std * torch.randn(BLOCK, *shape, generator=rng.generator(seed, "noise", block))[row])
     return torch.stack(rows)
+
+
+def crop(example, padding, seed):
+    """First row, first column and mirroring of an example's crop."""
+    block, row = divmod(example, BLOCK)
+    generator = rng.generator(seed, "augmentation", block)
+    corners = torch.randint(2 * padding + 1, (BLOCK, 2), generator=generator)
+    mirrored = torch.randint(2, (BLOCK, 1), generator=generator)
+    return (*corners[row].tolist(), mirrored[row].item())

@@ -71,6 +71,8 @@ class Case:
     batch: int = 2
     order: str = "shuffle"
     steps: int = STEPS
+    skip: bool = False
+    train_layers: tuple[int, ...] = (0, 1)
 
     @cached_property
     def inputs(self) -> Tensor:
@@ -105,31 +107,42 @@ class Case:
         return Feed(data, self.settings, self.order, self.batch, classes, learning_rate(schedule))
 
     def stack(self, replicas: slice = slice(None)) -> Stack:
-        net = MLP([INPUTS, 6, self.outputs], activation=self.activation)
+        widths = [INPUTS, 6, self.outputs]
+        net = MLP(widths, activation=self.activation, skip=self.skip, train_layers=self.train_layers)
         return Stack(net, self.seeds[replicas])
 
     def run(self, engine: str, replicas: slice = slice(None)) -> tuple[dict[str, nn.Parameter], Tensor]:
         """Final weights and sums of losses of some of the replicas."""
         stack = self.stack(replicas)
         parameters = stack.stacked_parameters()
-        velocity = {name: torch.zeros_like(p) for name, p in parameters.items()} if self.momentum else {}
+        trained = {name: p for name, p in parameters.items() if p.requires_grad}
+        velocity = {name: torch.zeros_like(p) for name, p in trained.items()} if self.momentum else {}
         state = State(parameters, velocity, torch.full((stack.num_replicas,), -1))
         recipe = Recipe(stack.skeleton, LOSSES[self.loss], NOISES[self.kind][0].targets, self.momentum)
         chunk = self.chunk
         own = Chunk(0, chunk.rows[replicas], chunk.sizes[replicas], chunk.targets[replicas], chunk.lrs[replicas])
         return parameters, ENGINES[engine](recipe, state, self.inputs).run(own)
 
+    @property
+    def names(self) -> list[str]:
+        """Tensors in the order of the reference."""
+        layers = ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
+        return [*layers, "skip.weight"] if self.skip else layers
+
     def reference(self, replica: int) -> tuple[list[np.ndarray], float]:
-        names = ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias")
         start = self.stack().stacked_parameters()
-        weights = [start[name][replica].detach().numpy().copy() for name in names]
+        weights = [start[name][replica].detach().numpy().copy() for name in self.names]
         rows, sizes, targets, lrs = (
             getattr(self.chunk, name)[replica].numpy() for name in ("rows", "sizes", "targets", "lrs")
         )
         wanted = goals(self.loss, targets, self.outputs)
         inputs = self.inputs.numpy()
         batches = ((inputs[r[:size]], t[:size], lr) for r, size, t, lr in zip(rows, sizes, wanted, lrs))
-        return weights, sgd(weights, batches, self.activation, self.loss, self.momentum)
+        frozen = [name for name, parameter in start.items() if not parameter.requires_grad]
+        return weights, sgd(weights, batches, self.activation, self.loss, self.momentum, self.places(frozen))
+
+    def places(self, names: list[str]) -> list[int]:
+        return [self.names.index(name) for name in names]
 
     def check(self) -> None:
         """Both engines against NumPy, replica by replica."""
@@ -138,8 +151,9 @@ class Case:
             weights, total = self.reference(replica)
             for parameters, losses in runs.values():
                 assert losses[replica].item() == pytest.approx(total, rel=1e-10)
-                for found, expected in zip(parameters.values(), weights, strict=True):
-                    np.testing.assert_allclose(found[replica].detach().numpy(), expected, **EXACT)
+                assert parameters.keys() == set(self.names)
+                for name, expected in zip(self.names, weights, strict=True):
+                    np.testing.assert_allclose(parameters[name][replica].detach().numpy(), expected, **EXACT)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9], ids=["plain", "momentum"])
@@ -160,6 +174,11 @@ OTHERS = {
     "batch-one": Case(batch=1, steps=100),
     "batch-one-replacement": Case("softmax", batch=1, order="replacement", steps=100),
     "full-batch": Case("squared-mean", momentum=0.9, batch=EXAMPLES, steps=100),
+    "skip": Case(skip=True, steps=100),
+    "skip-relu-real": Case("squared-sum", "real", activation="relu", outputs=1, batch=1, skip=True, steps=100),
+    "skip-momentum": Case("softmax", "soft", momentum=0.9, skip=True, steps=100),
+    "skip-frozen": Case(momentum=0.9, skip=True, train_layers=(0,), steps=100),
+    "skip-output-layer": Case("squared-mean", "real", skip=True, train_layers=(1,), steps=100),
     "sequential": Case("softmax", "soft", batch=3, order="sequential", steps=100),
 }
 

@@ -1,0 +1,63 @@
+"""What the figures of Gatmiry et al. share: label noise minimizes the trace of the Hessian of Σ_j φ(θ_j·x)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from lnsgd.data import SphereInputs
+from lnsgd.figures.results import Curves, measured
+from lnsgd.figures.style import BLUE, ORANGE
+from lnsgd.measures import SumNetwork
+from lnsgd.models import CubicPlusLinear
+from lnsgd.run_folder import RunFolder
+
+PAPER = "Gatmiry et al."
+NOISE, NO_NOISE = "label noise", "no noise"
+COLORS = {NOISE: ORANGE, NO_NOISE: BLUE}
+WITHOUT_NOISE = ("--model.label_noise.std", "0")
+
+# The tensor and the two matrices: neurons θ_j as rows, and φ(θ_j·x_i) with a row for every example.
+WEIGHT = "layers.0.weight"
+NEURONS, FEATURES = "net.layers.0.weight", "net.activations.0"
+
+# A matrix counts as one of rank k where σ_{k+1}/σ_1 is at most this.
+RANK_TOLERANCE = 0.01
+
+
+def relative_singular_values(run: RunFolder, k: int) -> Curves:
+    """σ_k/σ₁ of the feature matrix of every instance over training."""
+    largest, other = (measured(run, f"singular_value_{number}", "train", FEATURES) for number in (1, k))
+    return Curves(largest.steps, other.values / largest.values, np.full_like(largest.values, np.nan))
+
+
+def relative_trace(run: RunFolder) -> Curves:
+    """2Σ_i ‖Dr(x_i)‖², the trace of the Hessian at zero loss, over its closed-form minimum, over training."""
+    trace, least = (measured(run, name, "train") for name in ("gradient_trace", "least_trace"))
+    return Curves(trace.steps, trace.values / least.values, np.full_like(trace.values, np.nan))
+
+
+def instances(data: SphereInputs, seeds: Sequence[int], nu: float, lr: float = 0.0) -> SumNetwork:
+    """The closed forms of the instances that replicas with these seeds were trained on, in float64."""
+    train = [data.variant(seed).splits["train"] for seed in seeds]
+    inputs = torch.stack([one.inputs for one in train]).double()
+    targets = torch.stack([one.labels[:, 0] for one in train]).double()
+    return SumNetwork(inputs, targets, CubicPlusLinear(nu), lr)
+
+
+def draw_quartiles(axis: Axes, x: np.ndarray, values: np.ndarray, color: str, label: str, **line: Any) -> None:
+    """The median over instances as a line and their quartiles as a band, for values that span decades.
+
+    Args:
+        axis: Where.
+        x: (T,).
+        values: (R, T); NaN (diverged) does not count.
+        color: Of both.
+        label: In the legend.
+        line: Further options of the line.
+    """
+    low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=0)
+    axis.plot(x, median, color=color, label=label, **line)
+    axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)

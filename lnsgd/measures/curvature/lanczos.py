@@ -1,0 +1,113 @@
+"""Krylov spaces of the Hessian: the block Lanczos iteration with full reorthogonalization."""
+
+import torch
+from torch import Tensor
+
+from lnsgd.measures.curvature.problem import Problem
+from lnsgd.measures.curvature.products import hessian_products
+
+# A new direction that is smaller than this many roundings of the products is nothing but rounding.
+_ROUNDINGS = 100
+
+
+class Krylov:
+    """Orthonormal bases Q of span{X, HX, H²X, …} for K blocks X of b vectors, and QHQᵀ; H is the Hessian.
+
+    The K spaces know nothing of each other; they grow together because their products share one graph. Where a space
+    stops growing, since H maps it into itself, zeros stand in place of its further vectors, and are not multiplied.
+
+    Everything but the products is float64: the bases take K·capacity·P numbers.
+
+    Args:
+        problem: For the Hessian.
+        starts: X, (K, b, P), of any norms.
+        capacity: Largest number of vectors in a basis.
+
+    Attributes:
+        size: Vectors in each basis, zeros included.
+        products: Hessian products so far, in all spaces.
+        samples: Number of examples.
+    """
+
+    def __init__(self, problem: Problem, starts: Tensor, capacity: int) -> None:
+        self.problem = problem
+        self.size = self.products = self.samples = 0
+        spaces, self._block, entries = starts.shape
+        double = {"dtype": torch.float64, "device": starts.device}
+        self._basis = torch.zeros(spaces, capacity, entries, **double)
+        self._projected = torch.zeros(spaces, capacity, capacity, **double)
+        self._outside = starts.double()
+        # Largest norm of a product so far, which is what their rounding is relative to.
+        self._scale = torch.zeros(spaces, **double)
+        self._rounding = _ROUNDINGS * torch.finfo(problem.parameters[0].dtype).eps
+
+    @property
+    def basis(self) -> Tensor:
+        """Q, (K, size, P); the vectors of the first block come first."""
+        return self._basis[:, : self.size]
+
+    @property
+    def projected(self) -> Tensor:
+        """QHQᵀ, (K, size, size); tridiagonal where b = 1."""
+        return self._projected[:, : self.size, : self.size]
+
+    @property
+    def alive(self) -> Tensor:
+        """Which vectors of the bases are not zeros, (K, size)."""
+        return self.basis.any(-1)
+
+    @property
+    def outside(self) -> Tensor:
+        """What the last b products have outside the space, (K, b, P): HQᵀ = Qᵀ(QHQᵀ) + (0, outsideᵀ)."""
+        return self._outside
+
+    @property
+    def room(self) -> bool:
+        """Whether another block fits."""
+        return self.size + self._block <= self._basis.shape[1]
+
+    def grow(self) -> bool:
+        """Adds b vectors to each basis; ``False`` where no space grows any more."""
+        start = self.size
+        for vectors in self._outside.unbind(1):
+            self._append(vectors)
+        new = self.basis[:, start:]
+        alive = new.any(-1)
+        if not alive.any():
+            self.size = start
+            return False
+        found, self.samples = hessian_products(self.problem, new[alive].to(self.problem.parameters[0].dtype))
+        self.products += len(found)
+        products = torch.zeros_like(new)
+        products[alive] = found.double()
+        self._scale = torch.maximum(self._scale, products.norm(dim=-1).amax(1))
+        inside = self.basis @ products.mT
+        self.projected[:, :, start:] = inside
+        self.projected[:, start:, :] = inside.mT
+        self._outside = products - inside.mT @ self.basis
+        return True
+
+    def _append(self, vectors: Tensor) -> None:
+        """One vector each (K, P), orthonormalized; zero where nothing but rounding is left of it."""
+        for _ in range(2):  # once leaves rounding of the size of what was taken away
+            vectors = vectors - ((self.basis @ vectors.unsqueeze(-1)).mT @ self.basis).squeeze(1)
+        norms = vectors.norm(dim=-1, keepdim=True)
+        real = norms > self._rounding * self._scale.unsqueeze(-1)
+        self._basis[:, self.size] = torch.where(real, vectors / norms, 0.0)
+        self.size += 1
+
+    def keep(self, coefficients: Tensor, values: Tensor) -> None:
+        """Makes room: the bases become eigenvectors of QHQᵀ (thick restart; Wu and Simon, 2000).
+
+        The next products are with the same vectors as without it, so that the spaces keep growing.
+
+        Args:
+            coefficients: Orthonormal eigenvectors, (K, m, size), m < size.
+            values: Their eigenvalues, (K, m).
+        """
+        kept = coefficients @ self.basis
+        self._basis.zero_()
+        self._projected.zero_()
+        self.size = values.shape[1]
+        self.basis.copy_(kept)
+        self.projected.copy_(torch.diag_embed(values))

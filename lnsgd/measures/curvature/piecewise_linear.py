@@ -1,0 +1,134 @@
+"""Whether a network is piecewise linear in every single one of its weights."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+# fmt: off
+# What autograd calls the operations that are piecewise linear in all operands together; "where" and
+# indexing choose between them.
+_LINEAR = frozenset({
+    "Abs", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AdaptiveMaxPool2D", "Add", "Alias", "Amax",
+    "Amin", "AsStrided", "AvgPool2D", "AvgPool3D", "Cat", "Clone", "ConstantPadNd", "Copy", "Diagonal", "Expand",
+    "Flip", "Gather", "Hardtanh", "Index", "IndexSelect", "LeakyRelu", "MaskedFill", "Max", "Maximum",
+    "MaxPool2DWithIndices", "MaxPool3DWithIndices", "Mean", "Min", "Minimum", "MkldnnAdaptiveAvgPool2D", "Neg",
+    "Permute", "ReflectionPad1D", "ReflectionPad2D", "Relu", "Repeat", "ReplicationPad1D", "ReplicationPad2D",
+    "Reshape", "ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sub", "Sum",
+    "T", "Threshold", "ToCopy", "Transpose", "Unbind", "Unfold", "Unsqueeze", "UnsafeSplit", "UnsafeView",
+    "UpsampleBilinear2D", "UpsampleNearest2D", "View", "Where", "Zero",
+})
+
+# Those that are linear in each operand with the others fixed: f·g is linear in a weight that only f depends on.
+_MULTILINEAR = frozenset({
+    "Addbmm", "Addmm", "Addmv", "Baddbmm", "Bmm", "Convolution", "CudnnConvolution", "Dot", "Einsum", "Linear",
+    "MkldnnConvolution", "MkldnnLinear", "Mm", "Mul", "Mv", "Prelu", "PreluKernel", "SlowConv2D", "ThnnConv2D",
+})
+# fmt: on
+
+# The same, as long as they use running statistics.
+_NORMS = frozenset({"BatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
+
+
+class Trace:
+    """The modules of a forward pass, in the order in which they ended.
+
+    Attributes:
+        ended: Name and kind of each module, its inputs' and its output's node in the autograd graph.
+    """
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, list[Any], Any]] = []
+
+
+@contextmanager
+def traced(model: nn.Module) -> Iterator[Trace]:
+    """Notes where in the autograd graph each module begins and ends."""
+    trace = Trace()
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                starts = [x.grad_fn for x in inputs if isinstance(x, Tensor)]
+                place = f"{name} ({type(module).__name__})" if name else type(module).__name__
+                trace.ended.append((place, starts, output.grad_fn))
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    try:
+        yield trace
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def bent_operation(outputs: Tensor, named: Mapping[str, nn.Parameter]) -> Any | None:
+    """The first operation by which outputs are not piecewise linear in some single entry of θ.
+
+    Every entry of every tensor alone: a product is allowed where no tensor of θ reaches two of its factors,
+    so a weight that is used twice in a row is found as well as a tanh. Piecewise linear functions have no
+    second derivative but at their kinks, so that the diagonal of the Hessian is that of the Gauss–Newton matrix.
+
+    Args:
+        outputs: Outputs with their autograd graph.
+        named: θ.
+
+    Returns:
+        The node of the graph, or ``None``.
+    """
+    bits = {id(p): 1 << k for k, p in enumerate(named.values())}
+    reached: dict[Any, int] = {}  # which tensors of θ a node depends on
+    for node in _inputs_first(outputs.grad_fn):
+        operands = [reached[child] for child, _ in node.next_functions if child is not None]
+        union = 0
+        overlap = False
+        for operand in operands:
+            overlap |= bool(union & operand)
+            union |= operand
+        reached[node] = union | bits.get(id(getattr(node, "variable", None)), 0)
+        if union and not _allowed(node, overlap):
+            return node
+    return None
+
+
+def operation(node: Any) -> str:
+    """What autograd calls a node's operation."""
+    return re.sub(r"Backward\d*$", "", node.name().rsplit("::", 1)[-1])
+
+
+def place_of(node: Any, trace: Trace) -> str:
+    """The innermost module in which a node was made."""
+    for place, starts, end in trace.ended:
+        if node in _inputs_first(end, stop=starts):
+            return place
+    return "the model"
+
+
+def _allowed(node: Any, overlap: bool) -> bool:
+    kind = operation(node)
+    if kind in _LINEAR:
+        return True
+    if kind in _NORMS:
+        return not overlap and not getattr(node, "_saved_training", False)
+    if kind == "Div":
+        return node.next_functions[1][0] is None
+    return kind in _MULTILINEAR and not overlap
+
+
+def _inputs_first(root: Any, stop: Iterable[Any] = ()) -> Iterator[Any]:
+    """All nodes that a node follows from, each after those it follows from."""
+    done = set(stop)
+    stack = [(root, False)] if root is not None else []
+    while stack:
+        node, expanded = stack.pop()
+        if node in done:
+            continue
+        if expanded:
+            done.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((child, False) for child, _ in node.next_functions if child is not None)

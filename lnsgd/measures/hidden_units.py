@@ -1,0 +1,46 @@
+"""What each hidden unit of a network contributes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.models import MLP
+
+
+@dataclass(frozen=True)
+class HiddenUnits:
+    """The H hidden units of Σ_j c_j φ(w_j·x + b_j) + b with one output.
+
+    Attributes:
+        activations: φ(w_j·x_i + b_j), (n, H).
+        output_weights: c_j, (H,).
+    """
+
+    activations: Tensor
+    output_weights: Tensor
+
+
+def hidden_units(net: MLP, inputs: Tensor) -> HiddenUnits:
+    """Activations and output weights of the hidden units: the pairs of Blanc et al., Theorem 3.
+
+    Args:
+        net: An MLP with one hidden layer and one output, in eval mode while it is measured.
+        inputs: (n, …), in the network's precision.
+
+    Raises:
+        ValueError: a network with another number of hidden layers or outputs.
+
+    Example:
+        >>> from lnsgd.models import Constant
+        >>> net = MLP([1, 2, 1], init=Constant(3.0))
+        >>> units = hidden_units(net, torch.ones(1, 1))
+        >>> units.activations.tolist(), units.output_weights.tolist()
+        ([[3.0, 3.0]], [3.0, 3.0])
+    """
+    if len(net.widths) != 3 or net.widths[-1] != 1:
+        raise ValueError(f"hidden_units: widths = {net.widths}; the network must have one hidden layer and one output")
+    with torch.no_grad(), evaluation_mode(net):
+        activations = net.activations[0](net.layers[0](inputs.flatten(1)))
+    return HiddenUnits(activations, net.layers[1].weight.detach()[0])

@@ -1,0 +1,114 @@
+"""How sharp the loss is: the largest eigenvalues of its Hessian."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lnsgd.measures.curvature.lanczos import Krylov
+from lnsgd.measures.curvature.problem import Batches, LossFunction, Problem, Share, differentiating
+
+# Vectors of the size of θ that are kept; with more of them a restart loses less.
+_CAPACITY = 40
+
+
+@dataclass(frozen=True)
+class TopEigenvalues:
+    """The largest eigenvalues of the Hessian, on the CPU in float64.
+
+    Attributes:
+        values: (count,), the largest first, each as often as it occurs.
+        vectors: Unit eigenvectors, (count, P); entries in the order of the trainable parameters.
+        residuals: ‖Hv − λv‖ of each, (count,). So far or less from each value is an eigenvalue of the Hessian, up
+            to the rounding of products in the parameters' type.
+        converged: Whether all residuals are small enough.
+        products: Number of Hessian products that were taken.
+        samples: Number of examples.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    converged: bool
+    products: int
+    samples: int
+
+
+def top_eigenvalues(
+    model: nn.Module,
+    loss: LossFunction,
+    data: Batches,
+    *,
+    count: int = 1,
+    rtol: float = 1e-3,
+    max_products: int = 200,
+    generator: torch.Generator | None = None,
+    share: Share = Share(),  # noqa: B008
+) -> TopEigenvalues:
+    """Largest (not largest in magnitude) eigenvalues λ₁ ≥ λ₂ ≥ … of ∇²L, L the *mean* loss, model in eval mode.
+
+    λ₁ is the sharpness of Cohen et al. (2021), which gradient descent drives to 2/(learning rate). Block Lanczos
+    (Golub and Underwood, 1977) from ``count`` random vectors, so that eigenvalues are found as often as they occur,
+    with full reorthogonalization and restarts. It keeps max(40, 4·count) float64 vectors of the size of θ; on
+    several processes products are summed, P numbers each.
+
+    Args:
+        model: Any module. Its weights, buffers, ``.grad``, modes and random state stay as they are.
+        loss: Per-example loss, ``loss(outputs, labels) -> (B,)``, twice differentiable in the outputs.
+        data: Batches (inputs, labels) on the model's device, the same whenever they are iterated.
+        count: How many eigenvalues.
+        rtol: Converged when all residuals are at most this part of |λ₁|. The error of a value that is far from the
+            others is smaller, of the order of the square.
+        max_products: No more Hessian products than these; the residuals then say how far it got.
+        generator: CPU generator of the random vectors; seeded with 0 where it is ``None``.
+        share: This process's share of the data, where several take them together; their generators must give the
+            same numbers.
+
+    Raises:
+        ValueError: a count below 1 or above the number of parameters, a tolerance that is not positive, fewer products
+            than eigenvalues, no examples, data that can be read only once, no trainable parameter, outputs that are
+            not floating point, or a loss that is not per example.
+        NonFiniteError: a loss or derivative is NaN or infinite.
+    """
+    problem = Problem(model, loss, data, share)
+    _check(count, rtol, max_products, problem.size)
+    generator = generator or torch.Generator().manual_seed(0)
+    capacity = max(_CAPACITY, 4 * count)
+    starts = torch.randn(count, problem.size, generator=generator, dtype=torch.float64).to(problem.device)
+    krylov = Krylov(problem, starts.unsqueeze(0), capacity)
+    with differentiating(model):
+        while True:
+            grows = krylov.grow()
+            found = _ritz(krylov, count, rtol)
+            if found.converged or not grows or krylov.products + count > max_products:
+                return found
+            if not krylov.room:
+                values, coefficients = _eigen(krylov)
+                krylov.keep(coefficients[None, : capacity // 2], values[None, : capacity // 2])
+
+
+def _check(count: int, rtol: float, max_products: int, parameters: int) -> None:
+    if not 1 <= count <= parameters:
+        raise ValueError(f"count = {count}; of {parameters} parameters there are 1 to {parameters} eigenvalues to give")
+    if not rtol > 0:
+        raise ValueError(f"rtol = {rtol}; the residuals allowed, relative to the largest eigenvalue, must be > 0")
+    if max_products < count:
+        raise ValueError(f"max_products = {max_products}; {count} eigenvalues need at least {count}")
+
+
+def _eigen(krylov: Krylov) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of QHQᵀ from the largest to the smallest, and eigenvectors as rows, without those that are zero."""
+    alive = krylov.alive[0]
+    values, vectors = torch.linalg.eigh(krylov.projected[0][alive][:, alive])
+    coefficients = torch.zeros(len(values), krylov.size, dtype=torch.float64, device=values.device)
+    coefficients[:, alive] = vectors.mT
+    return values.flip(0), coefficients.flip(0)
+
+
+def _ritz(krylov: Krylov, count: int, rtol: float) -> TopEigenvalues:
+    values, coefficients = (found[:count] for found in _eigen(krylov))
+    outside = krylov.outside[0]
+    residuals = (coefficients[:, -len(outside) :] @ outside).norm(dim=1)
+    enough = len(values) == count and bool((residuals <= rtol * values[0].abs()).all())
+    vectors = coefficients @ krylov.basis[0]
+    return TopEigenvalues(values.cpu(), vectors.cpu(), residuals.cpu(), enough, krylov.products, krylov.samples)
