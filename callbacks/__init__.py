@@ -3,8 +3,10 @@
 from lnsgd.callbacks.active_neurons import ActiveNeurons
 from lnsgd.callbacks.class_association import ClassAssociation
 from lnsgd.callbacks.cluster_count import ClusterCount
+from lnsgd.callbacks.curve_shape import CurveShape
 from lnsgd.callbacks.dead_neurons import DeadNeurons
 from lnsgd.callbacks.distance_from_init import DistanceFromInit
+from lnsgd.callbacks.gradient_norm import GradientNorm
 from lnsgd.callbacks.hessian_trace import HessianTrace
 from lnsgd.callbacks.hidden_units import HiddenUnits
 from lnsgd.callbacks.implicit_regularizer import ImplicitRegularizer
@@ -13,15 +15,19 @@ from lnsgd.callbacks.performance import Performance
 from lnsgd.callbacks.recovery_error import RecoveryError
 from lnsgd.callbacks.sharpness import Sharpness
 from lnsgd.callbacks.singular_values import SingularValues
+from lnsgd.callbacks.spectral_density import SpectralDensity
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
+from lnsgd.callbacks.top_eigenvalues import TopEigenvalues
 from lnsgd.callbacks.weight_norms import WeightNorms
 
 __all__ = [
     "ActiveNeurons",
     "ClassAssociation",
     "ClusterCount",
+    "CurveShape",
     "DeadNeurons",
     "DistanceFromInit",
+    "GradientNorm",
     "HessianTrace",
     "HiddenUnits",
     "ImplicitRegularizer",
@@ -30,6 +36,8 @@ __all__ = [
     "RecoveryError",
     "Sharpness",
     "SingularValues",
+    "SpectralDensity",
     "StepProgressBar",
+    "TopEigenvalues",
     "WeightNorms",
 ]

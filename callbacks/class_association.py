@@ -1,24 +1,19 @@
 """Logs how many neurons belong to one class, and draws their firing histograms."""
 
-from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lnsgd import measures
+from lnsgd.callbacks import pictures
 from lnsgd.callbacks.activations import ActivationCallback
 from lnsgd.callbacks.measure import Split, subjects
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.modules.replicated import ReplicatedModule, Subject
-from lnsgd.replicas import groups
+from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import RunFolder, whole_file
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
@@ -84,42 +79,12 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
         pl_module.cpu()
         if not trainer.is_global_zero:
             return
-        names = _names(pl_module, metrics)
+        names = pictures.prefixes(pl_module, metrics)
         fired = {name + layer: m.fired.cpu() for r, name in names.items() for layer, m in metrics[r].items()}
         with whole_file(run.firings) as part:
             save_file(fired, part)
-        for replica in _drawn(pl_module, metrics) if self.histograms else ():
+        for replica in pictures.drawn(pl_module) if self.histograms else ():
             for layer, metric in metrics[replica].items():
                 figure, name = metric.histograms(self.histograms), names[replica] + layer
-                _save(figure, run.figures / f"firing_histograms_{name.replace('/', '_')}.png")
-                _send(trainer, f"firing_histograms/{split}/{name}", figure)
-
-
-def _names(module: LightningModule, replicas: Iterable[int]) -> dict[int, str]:
-    """What stands before a layer's name: nothing, or which replica it belongs to."""
-    return {r: f"replica{r}/" if isinstance(module, ReplicatedModule) else "" for r in replicas}
-
-
-def _drawn(module: LightningModule, replicas: Collection[int]) -> list[int]:
-    """Whose histograms are drawn: of the replicas that differ in nothing but the seed, the first."""
-    if not isinstance(module, ReplicatedModule):
-        return list(replicas)
-    of_groups = [[r for r in members if r in replicas] for members in groups(module.replicas).values()]
-    return [members[0] for members in of_groups if members]
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=150)
-
-
-def _send(trainer: Trainer, name: str, figure: "Figure") -> None:
-    takers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
-    if not takers:
-        return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    for logger in takers:
-        logger.log_image(name, [np.asarray(canvas.buffer_rgba())], step=trainer.global_step)
+                pictures.save(figure, run.figures / f"firing_histograms_{name.replace('/', '_')}.png")
+                pictures.send(trainer, f"firing_histograms/{split}/{name}", figure)

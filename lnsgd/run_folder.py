@@ -89,6 +89,10 @@ class RunFolder:
         """How often each unit of each activation site fired for each class, at the end of training."""
         return self.path / "firings.safetensors"
 
+    def spectral_density(self, split: str) -> Path:
+        """Nodes and weights of the Hessian's spectral density on a split, at the end of training."""
+        return self.path / f"spectral_density_{split}.safetensors"
+
     @property
     def finished(self) -> Path:
         """Written when training has reached its end: steps, device, versions."""

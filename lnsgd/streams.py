@@ -182,8 +182,9 @@ class NoiseSchedule:
 
     def stretches(self, first: int, stop: int) -> list[Stretch]:
         """The noise of steps ``first`` to ``stop − 1``, at least one."""
-        inside = self._stop is not None and first < self._stop < stop
-        ends = [first, self._stop, stop] if inside else [first, stop]
+        ends = [first, stop]
+        if self._stop is not None and first < self._stop < stop:
+            ends.insert(1, self._stop)
         return [Stretch(self.at(start), start, end) for start, end in pairwise(ends)]
 
 

@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from lnsgd.cli import main
+from lnsgd.data import CIFAR10
 from lnsgd.data.mnist import IdxImageData
 from lnsgd.run_folder import RunFolder
+from tests.data.cifar_files import write_binary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -62,10 +64,16 @@ def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
         monkeypatch.setattr(IdxImageData, "sizes", {"train": 100, "t10k": 50})
         write_idx(folder / name / "raw", IdxImageData.sizes)
         return ["--data.data_dir", str(folder)]
+    if name == "CIFAR10":
+        monkeypatch.setattr(CIFAR10, "examples_per_file", 300)
+        write_cifar10(folder / "cifar-10-batches-bin")
+        return ["--data.data_dir", str(folder)]
     if name in ("GaussianInputs", "Hypercube"):
         return []
     if name == "StandardBasis":  # it has 30 examples
         return ["--data.subset", "20"]
+    if name == "MatrixSensing":  # 2,500 matrices take 100 MB
+        return ["--data.train_size", "64", "--data.test_size", "8"]
     raise AssertionError(f"{path.name}: say here where test data for {name} comes from")
 
 
@@ -78,6 +86,13 @@ def write_idx(folder: Path, sizes: dict[str, int]) -> None:
         for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
             header = np.array([8 * 256 + values.ndim, *values.shape], ">u4").tobytes()
             (folder / f"{part}-{kind}-ubyte").write_bytes(header + values.tobytes())
+
+
+def write_cifar10(folder: Path) -> None:
+    """Random images of ten classes in CIFAR-10's binary layout."""
+    draw, n = np.random.default_rng(0), CIFAR10.examples_per_file
+    for name in (*CIFAR10.batches["train"], *CIFAR10.batches["test"]):
+        write_binary(folder, name, draw.integers(0, 256, (n, 3072), np.uint8), draw.integers(0, 10, n).tolist())
 
 
 def run(path: Path, args: list[str]) -> None:

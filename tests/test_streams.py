@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lnsgd.label_noise import GaussianNoise, LabelNoise, LabelSmoothing, NoNoise, UniformNoise
-from lnsgd.streams import CropStream, NoiseStream, SampleOrder
+from lnsgd.streams import CropStream, NoiseSchedule, NoiseStream, SampleOrder
 from tests.reference.streams import BLOCK, crop, gaussian_noise, places, uniform_targets
 
 ORDERS = ("shuffle", "replacement", "sequential")
@@ -226,3 +226,48 @@ def test_crops_of_successive_examples_are_independent(column):
 def test_crops_are_keyed_by_seed_and_block():
     blocks = [CropStream(9, seed).take(start, 100) for seed in (0, 1) for start in (0, BLOCK, 2 * BLOCK)]
     assert not any(torch.equal(one, two) for i, one in enumerate(blocks) for two in blocks[:i])
+
+
+# --- noise that ends ---
+
+
+def test_noise_acts_on_the_first_steps_only():
+    schedule = NoiseSchedule(UniformNoise(1.0), 5, seed=0, num_classes=3)
+    levels = [schedule.at(step).label_noise.p for step in range(8)]
+    assert levels == [1.0] * 5 + [0.0] * 3
+
+
+@pytest.mark.parametrize("noise_steps", [None, 10**9], ids=["for-ever", "longer-than-asked"])
+def test_without_an_end_all_steps_have_noise(noise_steps):
+    schedule = NoiseSchedule(GaussianNoise(0.5), noise_steps, seed=0, shape=(2,))
+    (stretch,) = schedule.stretches(3, 10**6)
+    assert (stretch.stream.label_noise.std, stretch.first, stretch.stop) == (0.5, 3, 10**6)
+    labels = torch.randn(20, 2)
+    expected = labels + NoiseStream(GaussianNoise(0.5), 0, (2,)).take(BLOCK - 7, 20)
+    assert torch.equal(stretch.stream.targets(labels, BLOCK - 7, 20), expected)
+
+
+@pytest.mark.parametrize("noise_steps", [0, 1, 4, 5, 9, 10, 20])
+@pytest.mark.parametrize(("first", "stop"), [(0, 10), (4, 5), (5, 9)], ids=str)
+def test_stretches_say_what_each_step_has(noise_steps, first, stop):
+    schedule = NoiseSchedule(GaussianNoise(0.5), noise_steps, seed=0)
+    stretches = schedule.stretches(first, stop)
+    steps = [step for stretch in stretches for step in range(stretch.first, stretch.stop)]
+    assert steps == list(range(first, stop))
+    for stretch in stretches:
+        assert all(schedule.at(step) is stretch.stream for step in range(stretch.first, stretch.stop))
+
+
+@pytest.mark.parametrize("noise", [UniformNoise(1.0), LabelSmoothing(0.5), GaussianNoise(0.5)], ids=name_of)
+def test_after_the_end_targets_keep_their_kind_and_are_clean(noise):
+    labels = torch.arange(12) % 3
+    noisy, quiet = (NoiseSchedule(noise, 1, 0, num_classes=3).at(step).targets(labels, 5, 12) for step in (0, 1))
+    assert (noisy.dtype, noisy.shape) == (quiet.dtype, quiet.shape)
+    clean = labels if noise.targets == "hard" else torch.eye(3)[labels]
+    assert torch.equal(quiet, clean)
+    assert not torch.equal(noisy, clean)
+
+
+def test_a_noise_without_a_level_does_not_end():
+    with pytest.raises(ValueError, match="NoNoise has no level"):
+        NoiseSchedule(NoNoise(), 3, seed=0)

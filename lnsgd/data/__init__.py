@@ -9,6 +9,7 @@ from lnsgd.data.in_memory import InMemory
 from lnsgd.data.loader import DeviceLoader
 from lnsgd.data.matrix_sensing import MatrixSensing
 from lnsgd.data.mnist import MNIST, FashionMNIST
+from lnsgd.data.points_1d import Points1D
 from lnsgd.data.replicated import ReplicatedData
 from lnsgd.data.single_point import SinglePoint
 from lnsgd.data.sphere_inputs import SphereInputs
@@ -28,6 +29,7 @@ __all__ = [
     "InMemory",
     "LabelledTensors",
     "MatrixSensing",
+    "Points1D",
     "ReplicatedData",
     "SinglePoint",
     "SphereInputs",

@@ -1,21 +1,24 @@
 """Label noise recovers a matrix of low rank from few measurements: Blanc et al., Fig. 1.
 
 UUᵀ is fitted to X* = U*U*ᵀ (d × d, rank r) on n = 5dr measurements ⟨A, X*⟩, from U = I, by SGD with batches of one on
-(⟨A, UUᵀ⟩ − y)². Many matrices fit. Among them noise of variance Var moves U along −∇R in slow time η²·Var·steps, with
-R = E‖∇h‖² = 2(d + 1)‖U‖²_F, which is 2(d + 1) times the nuclear norm of UUᵀ; X* has a small one, r.
+(⟨A, UUᵀ⟩ − y)². Many matrices fit. Among them noise of variance Var moves U along −∇R in slow time η²·Var·steps, to
+first order in η, with R = E‖∇h‖² = 2(d + 1)‖U‖²_F, which is 2(d + 1) times the nuclear norm of UUᵀ. X* has a small one.
 
 Two arms are controls, at scale ``paper`` with a smaller matrix (d = 50, r = 2, n = 500, η = 1.6·10⁻⁴): other noise
 levels and half the step size; and noise that is drawn once for each measurement and kept.
 """
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lnsgd.figures.claims import Claim, judge
 from lnsgd.figures.figure import Figure, Runs, Scale
 from lnsgd.figures.results import Curves, config, measured, replicas
-from lnsgd.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, draw_band, plain
+from lnsgd.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, draw_geometric_band, plain
 from lnsgd.run_folder import RunFolder
 
 SOURCE = "Blanc et al., Fig. 1"
@@ -23,6 +26,8 @@ SENSING, CONTROLS, KEPT = "label noise", "other levels and steps", "noise kept"
 
 # Standard deviations: that of a variance of 0.1, and 0.1 itself.
 STD, SMALL_STD, NONE = 0.31622777, 0.1, 0.0
+COLORS = {NONE: BLUE, STD: ORANGE}
+LABELS = {NONE: "no noise", STD: "label noise N(0, 0.1)"}
 
 # An error that is this part of the initial one has gone to zero, and one that is still this large has not.
 GONE, LARGE = 0.01, 0.1
@@ -47,7 +52,7 @@ def train_error(run: RunFolder, noise: float, rate: int = 0) -> Curves:
     return of_level(run, measured(run, "loss", "train"), noise, rate)
 
 
-def test_error(run: RunFolder, noise: float, rate: int = 0) -> Curves:
+def recovery(run: RunFolder, noise: float, rate: int = 0) -> Curves:
     """‖UUᵀ − X*‖²_F; see `of_level`."""
     return of_level(run, measured(run, "recovery_error"), noise, rate)
 
@@ -69,7 +74,7 @@ def size(run: RunFolder) -> int:
 
 
 def rank(run: RunFolder) -> int:
-    """r, which is also the nuclear norm of X*."""
+    """The rank r of X*, which is also its nuclear norm."""
     return int(config(run)["data"]["init_args"]["rank"])
 
 
@@ -131,14 +136,14 @@ def _errors(run: RunFolder) -> list[Claim]:
             f"test error ‖UUᵀ − X*‖² without noise stays large ({end})",
             source=SOURCE,
             paper="large",
-            measured=left(test_error(run, NONE)).tolist(),
+            measured=left(recovery(run, NONE)).tolist(),
             low=LARGE,
         ),
         judge(
             f"test error with noise goes to 0 ({end})",
             source=SOURCE,
             paper="→ 0",
-            measured=left(test_error(run, STD)).tolist(),
+            measured=left(recovery(run, STD)).tolist(),
             high=GONE,
         ),
     ]
@@ -180,11 +185,11 @@ def _theory(run: RunFolder) -> list[Claim]:
 
 def _controls(run: RunFolder, kept: RunFolder) -> list[Claim]:
     where = f"d = {size(run)}, step {measured(run, 'recovery_error').steps[-1]:,}"
-    half = test_error(run, NONE).last / 2
-    slow, fast = (steps_below(test_error(run, STD, rate), half) for rate in (1, 0))
+    # Half of its own: a larger step leaves a smaller test error without noise already.
+    fast, slow = (steps_below(recovery(run, STD, rate), recovery(run, NONE, rate).last / 2) for rate in (0, 1))
     return [
         judge(
-            f"time scale ∝ 1/η²: steps until half of the clean test error, η/2 over η (d = {size(run)})",
+            f"time scale ∝ 1/η²: steps until half of the test error left without noise, η/2 over η (d = {size(run)})",
             source=SOURCE,
             paper=4.0,
             measured=(slow / fast).tolist(),
@@ -192,87 +197,84 @@ def _controls(run: RunFolder, kept: RunFolder) -> list[Claim]:
             high=2**2.5,
         ),
         judge(
-            f"control: noise of standard deviation 0.1 recovers far less (test error over that of variance 0.1; {where})",
+            f"control: noise of std 0.1 recovers far less (test error over that of variance 0.1; {where})",
             source="chosen",
             paper="far less",
-            measured=(test_error(run, SMALL_STD).last / test_error(run, STD).last).tolist(),
+            measured=(recovery(run, SMALL_STD).last / recovery(run, STD).last).tolist(),
             low=3.0,
         ),
         judge(
             f"control: noise of variance 0.1 drawn once and kept recovers nothing (test error left; {where})",
             source="chosen",
             paper="large",
-            measured=left(test_error(kept, NONE)).tolist(),
+            measured=left(recovery(kept, NONE)).tolist(),
             low=LARGE,
         ),
     ]
 
 
 def _draw(runs: Runs) -> Picture:
-    picture = Picture(figsize=(11, 7.6), layout="constrained")
+    picture = Picture(figsize=(11, 7.8), layout="constrained")
     (train, test), (control, theory) = picture.subplots(2, 2)
     run = runs[SENSING]
-    for axis, error in ((train, train_error), (test, test_error)):
-        for noise, color, label in ((NONE, BLUE, "no noise"), (STD, ORANGE, "label noise N(0, 0.1)")):
-            _draw_from_step_one(axis, error(run, noise), color, label)
-    train.set(title="Train error", ylabel="mean squared error on the measurements")
+    for axis, error in ((train, train_error), (test, recovery)):
+        for noise in (NONE, STD):
+            _draw_later(axis, error(run, noise), COLORS[noise], LABELS[noise])
+    problem = f"d = {size(run)}, r = {rank(run)}, n = {5 * size(run) * rank(run):,}"
+    train.set(title=f"Train error ({problem})", ylabel="mean squared error on the measurements")
     test.set(title="Test error", ylabel="$\\|UU^\\top-X^*\\|_F^2$")
+    for axis in (train, test, control, theory):
+        axis.set(xscale="log", yscale="log", xlabel="SGD steps (batches of one)")
+        plain(axis)
     _draw_controls(control, runs[CONTROLS], runs[KEPT])
     _draw_regularizer(theory, run)
-    for axis in (train, test, theory):
-        axis.set(xlabel="SGD steps (batches of one)")
     for axis in (train, test, control, theory):
-        axis.set(xscale="log", yscale="log")
-        plain(axis)
         axis.legend(frameon=False, fontsize=9, loc="lower left")
-    problem = f"d = {size(run)}, r = {rank(run)}, n = {5 * size(run) * rank(run):,}"
-    picture.suptitle(f"Matrix sensing, $U_0=I$: {problem}", fontsize=12)
     return picture
 
 
-def _draw_from_step_one(axis: Axes, curves: Curves, color: str, label: str, unit: float = 1, **line: str) -> None:
+def _draw_later(axis: Axes, curves: Curves, color: str, label: str, unit: float = 1, **line: Any) -> None:
+    """Without the initial value, for which a logarithmic axis has no place."""
     later = curves.steps > 0
-    draw_band(axis, curves.steps[later] * unit, curves.values[:, later], color, label, **line)
+    draw_geometric_band(axis, curves.steps[later] * unit, curves.values[:, later], color, label, **line)
 
 
 def _draw_controls(axis: Axes, run: RunFolder, kept: RunFolder) -> None:
-    """Test errors in units of the initial one over η²·steps: runs of one variance are one curve."""
+    """Test errors over η²·steps: runs of one variance are one curve, as far as η is small."""
     rates = np.sort(replicas(run)["lr"].unique())[::-1]
     for of_run, noise, rate, color, label, style in (
-        (run, NONE, 0, BLUE, "no noise", "-"),
+        (run, NONE, 0, COLORS[NONE], LABELS[NONE], "-"),
         (kept, NONE, 0, PURPLE, "noise N(0, 0.1) drawn once and kept", "--"),
-        (run, SMALL_STD, 0, GREEN, "noise of standard deviation 0.1", "-"),
-        (run, STD, 0, ORANGE, "noise N(0, 0.1)", "-"),
+        (run, SMALL_STD, 0, GREEN, "label noise of standard deviation 0.1", "-"),
+        (run, STD, 0, COLORS[STD], LABELS[STD], "-"),
         (run, STD, 1, "black", "the same, half the step size", ":"),
     ):
-        error = test_error(of_run, noise, rate)
+        error = recovery(of_run, noise, rate)
         relative = error._replace(values=error.values / error.values[:, :1])
-        _draw_from_step_one(axis, relative, color, label, unit=rates[rate] ** 2, linestyle=style)
+        _draw_later(axis, relative, color, label, rates[rate] ** 2, linestyle=style, linewidth=1.8)
     axis.set(
-        title=f"Controls (d = {size(run)}, r = {rank(run)})",
-        xlabel="$\\eta^2\\cdot$steps",
-        ylabel="test error / that at $U=I$",
+        title=f"Controls (d = {size(run)}, r = {rank(run)}, n = {5 * size(run) * rank(run):,})",
+        xlabel="slow time $\\eta^2\\cdot$steps",
+        ylabel="test error, relative to that at $U=I$",
     )
 
 
 def _draw_regularizer(axis: Axes, run: RunFolder) -> None:
     factor = 2 * (size(run) + 1)
-    for noise, color, label in ((NONE, BLUE, "no noise"), (STD, ORANGE, "label noise N(0, 0.1)")):
+    for noise in (NONE, STD):
         found, norm = regularizer(run, noise), nuclear_norm(run, noise)
-        _draw_from_step_one(
-            axis, norm._replace(values=factor * norm.values), color, f"$2(d+1)\\|UU^\\top\\|_*$, {label}"
-        )
+        label = f"$2(d+1)\\|UU^\\top\\|_*$, {LABELS[noise]}"
+        _draw_later(axis, norm._replace(values=factor * norm.values), COLORS[noise], label)
         later = found.steps > 0
-        axis.plot(
-            found.steps[later],
-            found.values[:, later].mean(0),
-            "o",
-            color=color,
-            markersize=4,
-            label="measured $E\\|\\nabla h\\|^2$",
-        )
+        mean = np.exp(np.log(found.values[:, later]).mean(0))
+        axis.plot(found.steps[later], mean, "o", color=COLORS[noise], markersize=5, markeredgecolor="white")
+    axis.plot([], [], "o", color=GREY, markersize=5, label="measured $E\\|\\nabla h\\|^2$")
     axis.axhline(factor * rank(run), color=GREY, linestyle=":", linewidth=1.2, label="$2(d+1)\\|X^*\\|_*$")
-    axis.set(title="Implicit regularizer: the nuclear norm", ylabel="$E\\|\\nabla h\\|^2$ on fresh measurements")
+    axis.set(title="The regularizer is the nuclear norm", ylabel="$E\\|\\nabla h\\|^2$ on fresh measurements")
+    axis.set_ylim(factor * rank(run) / 5, None)  # room for the legend
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 _SMALL = ["--model.net.size", "20", "--data.size", "20", "--data.rank", "1", "--trainer.max_steps", "1500000"]
@@ -286,7 +288,7 @@ FIGURE = Figure(
     scales={
         "ci": Scale(
             seeds=3,
-            options=[*_SMALL, "--replicas.lr", "[5e-4]", "--data.test_size", "1000"],
+            options=[*_SMALL, "--replicas.lr", "[5e-4]"],
             arms={CONTROLS: ["--replicas.lr", _TWO_RATES["small"]]},
         ),
         "paper": Scale(

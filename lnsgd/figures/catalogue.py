@@ -1,6 +1,8 @@
 """All figures, by name."""
 
 from lnsgd.figures.blanc_matrix_sensing import FIGURE as BLANC_MATRIX_SENSING
+from lnsgd.figures.blanc_relu_1d import FIGURE as BLANC_RELU_1D
+from lnsgd.figures.blanc_single_point import FIGURE as BLANC_SINGLE_POINT
 from lnsgd.figures.cornacchia_basis import FIGURE as CORNACCHIA_BASIS
 from lnsgd.figures.cornacchia_hypercube import FIGURE as CORNACCHIA_HYPERCUBE
 from lnsgd.figures.cornacchia_mnist import FIGURE as CORNACCHIA_MNIST
@@ -9,7 +11,9 @@ from lnsgd.figures.cornacchia_norm_step import FIGURE as CORNACCHIA_NORM_STEP
 from lnsgd.figures.cornacchia_pure_noise import FIGURE as CORNACCHIA_PURE_NOISE
 from lnsgd.figures.cornacchia_sparsity_curve import FIGURE as CORNACCHIA_SPARSITY_CURVE
 from lnsgd.figures.figure import Figure
+from lnsgd.figures.sharpness_clusters import FIGURE as SHARPNESS_CLUSTERS
 from lnsgd.figures.sharpness_rank_one import FIGURE as SHARPNESS_RANK_ONE
+from lnsgd.figures.sharpness_rank_two import FIGURE as SHARPNESS_RANK_TWO
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
@@ -22,6 +26,10 @@ FIGURES: dict[str, Figure] = {
         CORNACCHIA_SPARSITY_CURVE,
         CORNACCHIA_NORM_STEP,
         BLANC_MATRIX_SENSING,
+        BLANC_RELU_1D,
+        BLANC_SINGLE_POINT,
         SHARPNESS_RANK_ONE,
+        SHARPNESS_CLUSTERS,
+        SHARPNESS_RANK_TWO,
     )
 }

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from lnsgd.run_folder import RunFolder
 

@@ -29,7 +29,7 @@ from lnsgd.figures.sharpness import (
 from lnsgd.figures.style import GREY, PURPLE, plain
 from lnsgd.run_folder import RunFolder
 
-CUBE = "label noise, ν = 0"
+CUBE = "label noise, cube"
 NU = {NOISE: 0.1, NO_NOISE: 0.1, CUBE: 0.0}
 NEURONS = 10  # as in the config
 
@@ -94,7 +94,7 @@ def _claims(runs: Runs) -> list[Claim]:
             low=1.1,
         ),
         judge(
-            f"cube, ν = 0, label noise: features of rank one (fraction of instances, {SECOND} ≤ {RANK_TOLERANCE:g})",
+            f"cube (ν = 0), label noise: features of rank one (fraction of instances, {SECOND} ≤ {RANK_TOLERANCE:g})",
             source=f"{PAPER}, result on the cube",
             paper="rank one",
             measured=rank_one(cube),
@@ -114,10 +114,11 @@ def _draw(runs: Runs) -> Picture:
     ranks.axhline(RANK_TOLERANCE, color=GREY, linestyle=":", linewidth=1.2)
     ranks.annotate("rank one", (0.03, RANK_TOLERANCE), (0, -3), ("axes fraction", "data"), "offset points", va="top",
                    color=GREY, fontsize=9)  # fmt: skip
-    ranks.set(title="(a) second singular value of the features", ylabel="σ₂/σ₁", yscale="log", ylim=(1e-6, 1.5))
+    ranks.set(ylabel="σ₂/σ₁", yscale="log", ylim=(1e-6, 1.5))
+    ranks.set_title("(a) second singular value of the features", fontsize=10)
     traces.axhline(1, color="black", linestyle="--", linewidth=1.2, label="minimum, in closed form", zorder=1)
-    traces.set(title="(b) trace of the Hessian (at zero loss)", ylabel="trace / minimum", yscale="log")
-    traces.set_ylim(0.9, 30)
+    traces.set(ylabel="trace / minimum", yscale="log", ylim=(0.7, 20))
+    traces.set_title("(b) trace of the Hessian, as at zero loss", fontsize=10)
     traces.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"], minor=False)
     traces.set_yticks([], minor=True)
     for axis in (ranks, traces):
@@ -133,7 +134,7 @@ def _draw_each(axis: Axes, run: RunFolder) -> None:
     """A line for each instance: some become rank one, others do not."""
     curves = relative_singular_values(run, 2)
     for number, values in enumerate(curves.values):
-        label = f"{CUBE}, each instance" if number == 0 else None
+        label = "label noise, ν = 0: each instance" if number == 0 else None
         axis.plot(curves.steps[1:], values[1:], color=PURPLE, linewidth=0.9, alpha=0.8, label=label, zorder=1)
 
 
@@ -151,7 +152,8 @@ def _draw_neurons(axis: Axes, runs: Runs) -> None:
         largest = max(largest, float(shares.max()))
     line = np.array([0, 1.05 * largest])
     axis.plot(line, line, color="black", linestyle="--", linewidth=1.2, zorder=3)
-    axis.set(title="(c) every neuron on every input, in the end", xlabel="φ⁻¹(y_i/m)", ylabel="θ_j·x_i")
+    axis.set(xlabel="$\\varphi^{-1}(y_i/m)$", ylabel="$\\theta_j\\cdot x_i$")
+    axis.set_title("(c) every neuron on every input, in the end", fontsize=10)
 
 
 _LONG = ("--model.label_noise.std", "0.03", "--model.noise_steps", "40000000", "--trainer.max_steps", "40200000")
@@ -162,7 +164,7 @@ FIGURE = Figure(
     config="figures/sharpness-rank-one.yaml",
     scales={"ci": Scale(seeds=10), "paper": Scale(seeds=20, options=_LONG)},
     arms={
-        NO_NOISE: [*WITHOUT_NOISE, "--trainer.max_steps", "200000"],
+        NO_NOISE: [*WITHOUT_NOISE, "--trainer.max_steps", "50000"],
         NOISE: [],
         CUBE: ["--model.net.nu", "0"],
     },

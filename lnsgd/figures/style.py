@@ -27,6 +27,18 @@ def draw_band(axis: Axes, x: np.ndarray, values: np.ndarray, color: str, label: 
         axis.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
 
 
+def draw_geometric_band(
+    axis: Axes, x: np.ndarray, values: np.ndarray, color: str, label: str | None = None, **line: Any
+) -> None:
+    """`draw_band` for a logarithmic axis: mean and standard deviation are those of the logarithm of positive values."""
+    logarithms = np.log(values)
+    mean = np.nanmean(logarithms, axis=0)
+    axis.plot(x, np.exp(mean), color=color, label=label, **line)
+    if len(values) > 1:
+        spread = np.nanstd(logarithms, axis=0, ddof=1)
+        axis.fill_between(x, np.exp(mean - spread), np.exp(mean + spread), color=color, alpha=0.2, linewidth=0)
+
+
 def plain(axis: Axes) -> None:
     """No frame on the right and on top."""
     axis.spines[["top", "right"]].set_visible(False)

@@ -1,26 +1,35 @@
 """Numbers computed from weights, activations or derivatives; one measure a file, no Lightning."""
 
 from lnsgd.measures.active_neurons import ActiveNeurons, active_neurons
+from lnsgd.measures.chord_deviation import chord_deviation
 from lnsgd.measures.class_association import ClassAssociation, associated_class
 from lnsgd.measures.cluster_count import cluster_count, clusters
+from lnsgd.measures.convexity_changes import convexity_changes
 from lnsgd.measures.curvature.problem import NonFiniteError, Share
 from lnsgd.measures.curvature.rounds import Budget
+from lnsgd.measures.curve_length import curve_length
 from lnsgd.measures.dead_neurons import DeadNeurons
 from lnsgd.measures.distance_from_init import Distance, distance_from_init, trainable_parameters
 from lnsgd.measures.estimate import Estimate
 from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.example_gradient_norms import ExampleGradientNorms, example_gradient_norms
+from lnsgd.measures.gradient_norm import GradientNorm, gradient_norm
 from lnsgd.measures.hessian_trace import HessianTrace, Method, hessian_trace
 from lnsgd.measures.hidden_units import HiddenUnits, hidden_units
 from lnsgd.measures.implicit_regularizer import implicit_regularizer
 from lnsgd.measures.largest_output import largest_output
+from lnsgd.measures.minimal_regularizer import minimal_regularizer
 from lnsgd.measures.norm_step import NormStep, TensorStep, change_of_square, norm_step
 from lnsgd.measures.performance import Performance, performance
+from lnsgd.measures.polyline import polyline
 from lnsgd.measures.projected_flow import Constrained, projected_flow
 from lnsgd.measures.recovery_error import recovery_error
 from lnsgd.measures.singular_values import effective_rank, features, singular_values
 from lnsgd.measures.sites import activation_sites, observe
+from lnsgd.measures.spectral_density import SpectralDensity, spectral_density
 from lnsgd.measures.sum_network import Sharpness, SumNetwork, sharpness, sum_network
 from lnsgd.measures.tensor_statistics import TensorStatistics, tensor_statistics
+from lnsgd.measures.top_eigenvalues import TopEigenvalues, top_eigenvalues
 
 __all__ = [
     "ActiveNeurons",
@@ -30,6 +39,8 @@ __all__ = [
     "DeadNeurons",
     "Distance",
     "Estimate",
+    "ExampleGradientNorms",
+    "GradientNorm",
     "HessianTrace",
     "HiddenUnits",
     "Method",
@@ -38,31 +49,42 @@ __all__ = [
     "Performance",
     "Share",
     "Sharpness",
+    "SpectralDensity",
     "SumNetwork",
     "TensorStatistics",
     "TensorStep",
+    "TopEigenvalues",
     "activation_sites",
     "active_neurons",
     "associated_class",
     "change_of_square",
+    "chord_deviation",
     "cluster_count",
     "clusters",
+    "convexity_changes",
+    "curve_length",
     "distance_from_init",
     "effective_rank",
     "evaluation_mode",
+    "example_gradient_norms",
     "features",
+    "gradient_norm",
     "hessian_trace",
     "hidden_units",
     "implicit_regularizer",
     "largest_output",
+    "minimal_regularizer",
     "norm_step",
     "observe",
     "performance",
+    "polyline",
     "projected_flow",
     "recovery_error",
     "sharpness",
     "singular_values",
+    "spectral_density",
     "sum_network",
     "tensor_statistics",
+    "top_eigenvalues",
     "trainable_parameters",
 ]

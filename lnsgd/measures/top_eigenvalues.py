@@ -70,45 +70,42 @@ def top_eigenvalues(
             not floating point, or a loss that is not per example.
         NonFiniteError: a loss or derivative is NaN or infinite.
     """
+    check_settings(count, rtol, max_products)
     problem = Problem(model, loss, data, share)
-    _check(count, rtol, max_products, problem.size)
+    if count > problem.size:
+        raise ValueError(f"count = {count}; a network of {problem.size} parameters has {problem.size} eigenvalues")
     generator = generator or torch.Generator().manual_seed(0)
-    capacity = max(_CAPACITY, 4 * count)
-    starts = torch.randn(count, problem.size, generator=generator, dtype=torch.float64).to(problem.device)
-    krylov = Krylov(problem, starts.unsqueeze(0), capacity)
     with differentiating(model):
+        starts = torch.randn(1, count, problem.size, generator=generator, dtype=torch.float64).to(problem.device)
+        krylov = Krylov(problem, starts, capacity=max(_CAPACITY, 4 * count))
         while True:
             grows = krylov.grow()
-            found = _ritz(krylov, count, rtol)
-            if found.converged or not grows or krylov.products + count > max_products:
-                return found
+            values, coefficients = _ritz(krylov)
+            residuals = (coefficients[:count, -count:] @ krylov.outside[0]).norm(dim=1)
+            converged = not grows or bool((residuals <= rtol * values[0].abs()).all())
+            if converged or krylov.products + count > max_products:
+                vectors = coefficients[:count] @ krylov.basis[0]
+                found = (values[:count].cpu(), vectors.cpu(), residuals.cpu())
+                return TopEigenvalues(*found, converged, krylov.products, krylov.samples)
             if not krylov.room:
-                values, coefficients = _eigen(krylov)
-                krylov.keep(coefficients[None, : capacity // 2], values[None, : capacity // 2])
+                half = len(values) // 2
+                krylov.keep(coefficients[None, :half], values[None, :half])
 
 
-def _check(count: int, rtol: float, max_products: int, parameters: int) -> None:
-    if not 1 <= count <= parameters:
-        raise ValueError(f"count = {count}; of {parameters} parameters there are 1 to {parameters} eigenvalues to give")
+def check_settings(count: int, rtol: float, max_products: int) -> None:
+    """Raises ValueError where arguments of `top_eigenvalues` make no sense for any network."""
+    if count < 1:
+        raise ValueError(f"count = {count}; ask for at least 1 eigenvalue")
     if not rtol > 0:
         raise ValueError(f"rtol = {rtol}; the residuals allowed, relative to the largest eigenvalue, must be > 0")
     if max_products < count:
         raise ValueError(f"max_products = {max_products}; {count} eigenvalues need at least {count}")
 
 
-def _eigen(krylov: Krylov) -> tuple[Tensor, Tensor]:
-    """Eigenvalues of QHQᵀ from the largest to the smallest, and eigenvectors as rows, without those that are zero."""
+def _ritz(krylov: Krylov) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of QHQᵀ, the largest first, and eigenvectors as rows; without the pairs of vectors that are zero."""
     alive = krylov.alive[0]
     values, vectors = torch.linalg.eigh(krylov.projected[0][alive][:, alive])
     coefficients = torch.zeros(len(values), krylov.size, dtype=torch.float64, device=values.device)
     coefficients[:, alive] = vectors.mT
     return values.flip(0), coefficients.flip(0)
-
-
-def _ritz(krylov: Krylov, count: int, rtol: float) -> TopEigenvalues:
-    values, coefficients = (found[:count] for found in _eigen(krylov))
-    outside = krylov.outside[0]
-    residuals = (coefficients[:, -len(outside) :] @ outside).norm(dim=1)
-    enough = len(values) == count and bool((residuals <= rtol * values[0].abs()).all())
-    vectors = coefficients @ krylov.basis[0]
-    return TopEigenvalues(values.cpu(), vectors.cpu(), residuals.cpu(), enough, krylov.products, krylov.samples)

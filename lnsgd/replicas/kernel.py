@@ -1,7 +1,5 @@
 """The kernel engine: nets with one hidden layer, at the speed of a C loop."""
 
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from lnsgd.losses import CrossEntropy, HingeLoss, LogisticLoss, SquaredLoss, class_probabilities
 from lnsgd.models import MLP, CubicPlusLinear
 from lnsgd.replicas.engine import Chunk, Engine, Recipe, State
+from lnsgd.replicas.threads import over_threads
 
 # In the order of their codes in the compiled loops.
 _ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "logistic", CubicPlusLinear: "cubic"}
@@ -18,9 +17,6 @@ _LOSSES = (LogisticLoss, HingeLoss, CrossEntropy, SquaredLoss)
 # In the order of the fields of `Net` in the compiled loops.
 _NAMES = ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "skip.weight")
 _FLOATS = (torch.float32, torch.float64)
-
-# Parts of the replicas for each thread: a thread that got slow ones leaves the next part to the others.
-_PARTS_PER_THREAD = 4
 
 
 class KernelEngine(Engine):
@@ -90,17 +86,10 @@ class KernelEngine(Engine):
         rest = (net, goal, trained, self._rule, self._pool, batches, chunk.first_step)
         outcome = self.state.diverged_at.numpy(), losses.numpy()
 
-        def take(part: tuple[int, int]) -> None:
-            loops.take_steps(*part, *rest, *outcome, loops.scratch_for(net, chunk.rows.shape[2]))
+        def take(first: int, last: int) -> None:
+            loops.take_steps(first, last, *rest, *outcome, loops.scratch_for(net, chunk.rows.shape[2]))
 
-        threads = min(torch.get_num_threads(), replicas)
-        if threads == 1:
-            take((0, replicas))
-        else:
-            parts = min(replicas, threads * _PARTS_PER_THREAD)
-            bounds = [replicas * part // parts for part in range(parts + 1)]
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(take, pairwise(bounds)))
+        over_threads(replicas, take)
         return losses
 
     def _stand_ins(self) -> dict[str, np.ndarray]:

@@ -36,8 +36,8 @@ class ReplicaGrid:
         noise: Levels of the label noise: p or std. By default that of the config.
         lr: Learning rates, before any schedule. By default that of the config.
         subset: Numbers of training examples. By default that of the config.
-        engine: ``kernel`` (one hidden layer, CPU), ``general`` (any network), or ``auto``: the kernel
-            where it can.
+        engine: ``kernel`` (one hidden layer or a matrix factorization, CPU), ``general`` (any network), or
+            ``auto``: the kernel where it can.
         steps_per_call: SGD steps in one Trainer step at most; by default as many as take about a
             quarter of a second. Results do not depend on it.
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from tolerances import STANDARD_ERRORS
 
-from lnsgd.data.tensors import LabelledTensors, corrupt_labels, draw_subset, keep_classes
+from lnsgd.data.tensors import LabelledTensors, corrupt_labels, draw_subset, keep_classes, perturb_labels
 
 CLASSES = 10
 
@@ -197,3 +197,51 @@ def test_corruption_is_keyed_by_the_seed():
 def test_corruption_refuses_a_fraction_out_of_range(fraction):
     with pytest.raises(ValueError, match=f"corrupted_fraction = {fraction}"):
         corrupt_labels(numbered(10), fraction, CLASSES, seed=0)
+
+
+# --- perturb_labels ---
+
+
+def real(n: int, dtype: torch.dtype = torch.float32) -> LabelledTensors:
+    return LabelledTensors(torch.arange(n).view(n, 1), torch.arange(2 * n, dtype=dtype).view(n, 2))
+
+
+def test_perturbation_is_normal_and_independent_for_each_entry():
+    clean = real(5000, torch.float64)
+    added = (perturb_labels(clean, 0.5, seed=1).labels - clean.labels).numpy()
+    fit = stats.kstest(added.ravel(), "norm", (0, 0.5)).pvalue
+    assert FITS[0] < fit < FITS[1]
+    assert abs(stats.pearsonr(*added.T).statistic) < STANDARD_ERRORS / sqrt(5000)
+
+
+def test_perturbation_is_keyed_by_the_seed_and_scales_with_std():
+    clean = LabelledTensors(torch.zeros(50, 1), torch.zeros(50, 1))
+    once, again, other, twice = (
+        perturb_labels(clean, std, seed).labels for std, seed in ((0.5, 1), (0.5, 1), (0.5, 2), (1.0, 1))
+    )
+    assert torch.equal(once, again)
+    assert not (once == other).any()
+    assert torch.equal(twice, 2 * once)
+
+
+def test_no_perturbation_leaves_any_labels_as_they_are():
+    assert perturb_labels(numbered(10), 0, seed=1).labels.tolist() == numbered(10).labels.tolist()
+
+
+def test_perturbation_leaves_inputs_the_original_and_types_alone():
+    clean = real(10)
+    perturbed = perturb_labels(clean, 0.1, seed=1)
+    assert torch.equal(clean.labels, real(10).labels)
+    assert perturbed.pool is clean.pool
+    assert perturbed.labels.dtype == torch.float32
+
+
+@pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf")])
+def test_perturbation_refuses_a_std_out_of_range(std):
+    with pytest.raises(ValueError, match=f"label_std = {std}"):
+        perturb_labels(real(10), std, seed=0)
+
+
+def test_perturbation_refuses_class_labels():
+    with pytest.raises(ValueError, match=r"label_std = 0\.1 is for real targets"):
+        perturb_labels(numbered(10), 0.1, seed=0)

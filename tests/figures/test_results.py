@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lnsgd.figures.results import Curves, measured, replicas, seconds
+from lnsgd.figures.results import Curves, config, measured, replicas, seconds
 from tests.figures.tiny import hand_made_run
 
 # Out of order, as a run that was resumed may leave them; replica 1 of three has diverged after step 10.
@@ -78,3 +78,9 @@ def test_replicas_and_seconds(tmp_path: Path) -> None:
     assert table.index.tolist() == table["seed"].tolist() == [0, 1, 2]
     assert table["diverged_at"].dropna().to_dict() == {1: 12}
     assert seconds(run) == 12.5
+
+
+def test_the_config_of_a_run(tmp_path: Path) -> None:
+    run = hand_made_run(tmp_path, [(0, 0, "", "norm", "", 1.0)])
+    run.config.write_text("data:\n  init_args: {size: 20}\n")
+    assert config(run) == {"data": {"init_args": {"size": 20}}}

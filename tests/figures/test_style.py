@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lnsgd.figures.style import BLUE, draw_band, log_spread, plain
+from lnsgd.figures.style import BLUE, draw_band, draw_geometric_band, log_spread, plain
 
 X = np.array([1.0, 10.0, 100.0])
 
@@ -28,6 +28,16 @@ def test_mean_and_one_standard_deviation_over_seeds():
     assert lower == pytest.approx([0, 2, 5])
     assert upper == pytest.approx([4, 2, 9])
     assert to_hex(band.get_facecolor()[0]) == BLUE.lower()
+
+
+def test_a_geometric_band_is_as_wide_to_both_sides_on_a_logarithmic_axis():
+    axis = Figure().subplots()
+    draw_geometric_band(axis, X, np.array([[1.0, 10.0, 0.1], [100.0, 10.0, 0.1]]), BLUE)
+    assert axis.lines[0].get_ydata() == pytest.approx([10, 10, 0.1])
+    lower, upper = edges(axis.collections[0])
+    factor = 10 ** np.sqrt(2)
+    assert lower == pytest.approx([10 / factor, 10, 0.1])
+    assert upper == pytest.approx([10 * factor, 10, 0.1])
 
 
 def test_diverged_seeds_do_not_count():

@@ -210,6 +210,32 @@ def test_reset_without_generator_draws_from_the_global_one(name):
     assert not same(drawn[0], drawn[2])
 
 
+# A direct connection.
+
+
+def test_skip_adds_a_linear_map_of_the_inputs():
+    plain, net = MLP([4, 3, 3, 2]), MLP([4, 3, 3, 2], skip=True)
+    net.load_state_dict({**plain.state_dict(), "skip.weight": torch.arange(8.0).view(2, 4)})
+    x = torch.rand(5, 4)
+    torch.testing.assert_close(net(x), plain(x) + x @ torch.arange(8.0).view(2, 4).T)
+
+
+def test_skip_starts_at_zero_and_draws_nothing():
+    with forked(0, "init"):
+        plain = MLP([4, 3, 2])
+    with forked(0, "init"):
+        net = MLP([4, 3, 2], skip=True)
+    assert same(weights_of(net), {**weights_of(plain), "skip.weight": torch.zeros(2, 4)})
+    net.skip.weight.data.fill_(1.0)
+    net.reset_parameters()
+    assert not net.skip.weight.any()
+
+
+@pytest.mark.parametrize(("train_layers", "trained"), [(None, True), ([0], False), ([1], True), ([-1], True)], ids=str)
+def test_skip_belongs_to_the_last_layer(train_layers, trained):
+    assert MLP([4, 3, 2], skip=True, train_layers=train_layers).skip.weight.requires_grad == trained
+
+
 # Frozen layers.
 
 

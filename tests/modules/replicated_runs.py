@@ -79,6 +79,7 @@ class Case:
     net: dict[str, Any] = field(default_factory=dict)
     widths: tuple[int, ...] = (INPUTS, 6, CLASSES)
     lr: float = 0.05
+    noise_steps: int | None = None
 
     def cell(self, replica: Replica | None = None) -> SupervisedModule:
         """The cell as it is, or as the run of a replica alone."""
@@ -87,7 +88,8 @@ class Case:
             net = MLP(self.widths, **self.net)
         noise = self.noise if chosen.noise is None else self.noise.at_level(chosen.noise)
         sgd = partial(SGD, lr=self.lr if chosen.lr is None else chosen.lr, momentum=self.momentum)
-        return self.module(net, self.loss, noise, sgd, self.schedule, self.interval, seed=chosen.seed)
+        ends = {"seed": chosen.seed, "noise_steps": self.noise_steps}
+        return self.module(net, self.loss, noise, sgd, self.schedule, self.interval, **ends)
 
     def datamodule(self) -> TensorData:
         return self.data(**self.options)

@@ -261,6 +261,29 @@ def test_flip_rate_is_the_realized_one(tmp_path, p, classes):
     assert abs(sum(rates) / 4 - expected) <= STANDARD_ERRORS * error
 
 
+def test_flip_rate_falls_to_zero_when_the_noise_ends(tmp_path):
+    data = mnist(subset=900, batch_size=300)
+    module = Classifier(network(784, 10), label_noise=UniformNoise(1.0), noise_steps=4)
+    trainer(tmp_path, max_epochs=3).fit(module, datamodule=data)
+    first, second, third = [row["train/flip_rate"] for row in metrics(tmp_path).values() if "train/flip_rate" in row]
+    assert first > 0.8
+    assert 0.2 < second < 1 / 3  # one batch of three
+    assert third == 0
+
+
+@pytest.mark.parametrize(
+    ("noise", "noise_steps", "message"),
+    [
+        (UniformNoise(0.1), -1, "noise_steps = -1; give 0 or more"),
+        (None, 5, r"noise_steps = 5 ends at .* NoNoise has no level"),
+    ],
+    ids=["negative", "no-level"],
+)
+def test_noise_steps_are_refused(noise, noise_steps, message):
+    with pytest.raises(ValueError, match=message):
+        Classifier(network(784, 10), label_noise=noise, noise_steps=noise_steps)
+
+
 @pytest.mark.parametrize(
     ("noise", "loss"),
     [(LabelSmoothing(0.2), CrossEntropy()), (GaussianNoise(0.1), SquaredLoss())],

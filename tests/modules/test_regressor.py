@@ -80,22 +80,26 @@ def squared(outputs: torch.Tensor, targets: torch.Tensor, reduction: str) -> tor
     return total if reduction == "sum" else total / outputs.shape[1]
 
 
-RUNS = {  # batch size, order, outputs, reduction, momentum, std
-    "batch-one-with-replacement": (1, "replacement", 1, "sum", 0.0, STD),
-    "batch-one-two-outputs": (1, "replacement", 2, "mean", 0.0, STD),
-    "full-batch": (None, "sequential", 1, "mean", 0.0, STD),
-    "full-batch-momentum": (None, "sequential", 2, "sum", 0.5, STD),
-    "full-batch-with-replacement": (None, "replacement", 1, "mean", 0.0, STD),
-    "uneven-batches-shuffled": (6, "shuffle", 2, "sum", 0.5, STD),
-    "without-noise": (6, "shuffle", 1, "mean", 0.0, 0.0),
+RUNS = {  # batch size, order, outputs, reduction, momentum, std, steps with noise
+    "batch-one-with-replacement": (1, "replacement", 1, "sum", 0.0, STD, None),
+    "batch-one-two-outputs": (1, "replacement", 2, "mean", 0.0, STD, None),
+    "full-batch": (None, "sequential", 1, "mean", 0.0, STD, None),
+    "full-batch-momentum": (None, "sequential", 2, "sum", 0.5, STD, None),
+    "full-batch-with-replacement": (None, "replacement", 1, "mean", 0.0, STD, None),
+    "uneven-batches-shuffled": (6, "shuffle", 2, "sum", 0.5, STD, None),
+    "without-noise": (6, "shuffle", 1, "mean", 0.0, 0.0, None),
+    "noise-that-ends": (6, "shuffle", 2, "sum", 0.5, STD, 5),
+    "noise-that-never-starts": (6, "shuffle", 1, "sum", 0.0, STD, 0),
+    "noise-that-ends-batch-one": (1, "replacement", 1, "sum", 0.0, STD, 20),
 }
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "order", "outputs", "reduction", "momentum", "std"), RUNS.values(), ids=list(RUNS)
+    ("batch_size", "order", "outputs", "reduction", "momentum", "std", "noise_steps"), RUNS.values(), ids=list(RUNS)
 )
-def test_a_run_equals_a_plain_loop(tmp_path, batch_size, order, outputs, reduction, momentum, std):
-    module = regressor(outputs, SquaredLoss(reduction), GaussianNoise(std) if std else NoNoise(), momentum=momentum)
+def test_a_run_equals_a_plain_loop(tmp_path, batch_size, order, outputs, reduction, momentum, std, noise_steps):
+    label_noise = GaussianNoise(std) if std else NoNoise()
+    module = regressor(outputs, SquaredLoss(reduction), label_noise, momentum=momentum, noise_steps=noise_steps)
     data = data_of(outputs, batch_size=batch_size, replacement=order == "replacement")
     runner = trainer(tmp_path)
     runner.fit(module, datamodule=data)
@@ -110,7 +114,8 @@ def test_a_run_equals_a_plain_loop(tmp_path, batch_size, order, outputs, reducti
     for epoch in range(3):
         total = 0.0
         for chosen in places(epoch * N, N, N, order, DATA_SEED).split(batch_size or N):
-            noise = gaussian_noise(std, (outputs,), NOISE_SEED, seen, len(chosen))
+            level = 0.0 if noise_steps is not None and len(batch_losses) >= noise_steps else std
+            noise = gaussian_noise(level, (outputs,), NOISE_SEED, seen, len(chosen))
             seen += len(chosen)
             losses = squared(net(inputs[chosen]), targets[chosen] + noise, reduction)
             for w, v, g in zip(weights, velocity, torch.autograd.grad(losses.mean(), weights)):
@@ -199,12 +204,19 @@ class StopAt(Callback):
             raise StoppedError
 
 
-def fit(folder: Path, batch_size: int | None, checkpoint: Path | None = None, *callbacks: Callback) -> Regressor:
+def fit(
+    folder: Path,
+    batch_size: int | None,
+    checkpoint: Path | None = None,
+    *callbacks: Callback,
+    noise_steps: int | None = None,
+) -> Regressor:
     """A run with everything made anew; a resumed one starts from other weights, which the checkpoint replaces."""
     module = regressor(
         momentum=0.9,
         lr_scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
         lr_scheduler_interval="step",
+        noise_steps=noise_steps,
     )
     if checkpoint is not None:
         for weight in module.net.parameters():
@@ -216,17 +228,18 @@ def fit(folder: Path, batch_size: int | None, checkpoint: Path | None = None, *c
     return module
 
 
+@pytest.mark.parametrize("noise_steps", [None, 4], ids=["noise", "noise-that-ends"])
 @pytest.mark.parametrize(
     ("batch_size", "stop"),
     [(1, 1), (1, 19), (1, 20), (1, 33), (6, 3), (6, 4), (6, 9), (None, 1), (None, 2)],
 )
-def test_resumed_bit_for_bit(tmp_path, batch_size, stop):
+def test_resumed_bit_for_bit(tmp_path, batch_size, stop, noise_steps):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    expected = fit(whole, batch_size)
+    expected = fit(whole, batch_size, noise_steps=noise_steps)
     keep = ModelCheckpoint(stopped, filename="{step}", every_n_train_steps=stop, save_top_k=-1)
     with pytest.raises(StoppedError):
-        fit(stopped, batch_size, None, keep, StopAt(stop + 1))
-    resumed = fit(stopped, batch_size, stopped / f"step={stop}.ckpt")
+        fit(stopped, batch_size, None, keep, StopAt(stop + 1), noise_steps=noise_steps)
+    resumed = fit(stopped, batch_size, stopped / f"step={stop}.ckpt", noise_steps=noise_steps)
     for ours, theirs in zip(resumed.net.parameters(), expected.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
@@ -235,11 +248,13 @@ def test_resumed_bit_for_bit(tmp_path, batch_size, stop):
 # --- several processes ---
 
 
-@pytest.mark.parametrize("batch_size", [6, 1], ids=["uneven", "one-process-idle"])
-def test_two_processes_end_like_one(tmp_path, batch_size):
+@pytest.mark.parametrize(
+    ("batch_size", "noise_steps"), [(6, None), (1, None), (6, 5)], ids=["uneven", "one-process-idle", "noise-that-ends"]
+)
+def test_two_processes_end_like_one(tmp_path, batch_size, noise_steps):
     ends = []
     for devices, strategy in ((1, "auto"), (2, "ddp_fork")):
-        module = regressor(outputs=2, momentum=0.9)
+        module = regressor(outputs=2, momentum=0.9, noise_steps=noise_steps)
         runner = trainer(tmp_path / str(devices), devices=devices, strategy=strategy, max_epochs=2)
         runner.fit(module, datamodule=data_of(2, batch_size=batch_size, replacement=True))
         ends.append((module, metrics(tmp_path / str(devices))))

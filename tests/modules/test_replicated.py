@@ -26,6 +26,7 @@ from tests.modules.replicated_runs import (
     BATCH,
     CLASSES,
     ENGINES,
+    EPOCH_STEPS,
     INPUTS,
     MOVING,
     REGRESSION,
@@ -68,6 +69,10 @@ ALONE: dict[str, tuple[Case, list[Replica]]] = {
     "regression": (replace(REGRESSION, momentum=0.9), SEEDS),
     "regression-full-batch": (replace(REGRESSION, options={"batch_size": None}), SEEDS),
     "regression-noises": (REGRESSION, [Replica(5, noise=0.0), Replica(5, noise=0.7)]),
+    "noise-that-ends": (Case(noise_steps=7, momentum=0.9), GRID),
+    "regression-noise-that-ends": (replace(REGRESSION, noise_steps=EPOCH_STEPS), SEEDS),
+    "skip": (Case(net={"skip": True}, momentum=0.9), SEEDS),
+    "frozen-skip": (Case(net={"skip": True, "train_layers": [0]}), SEEDS),
     "frozen-layer": (Case(net={"train_layers": [0]}, momentum=0.9), SEEDS),
 }
 

@@ -126,6 +126,16 @@ def test_resumed_in_a_run_limited_by_steps(tmp_path: Path, stop: int) -> None:
     train(folder, "kernel", checkpoint=path, max_steps=17).assert_same(whole)
 
 
+@pytest.mark.parametrize("stop", [3, 6, 7, 12])
+def test_resumed_before_and_after_the_noise_ended(tmp_path: Path, stop: int) -> None:
+    case = replace(MOVING, noise_steps=7)
+    whole = train(tmp_path / "whole", "kernel", case=case)
+    folder = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train(folder, "kernel", checkpoints(folder, stop), StopAfter(stop + 1), case=case, steps_per_call=1)
+    train(folder, "kernel", checkpoint=folder / "checkpoints" / f"step={stop}.ckpt", case=case).assert_same(whole)
+
+
 def test_resumed_from_the_end_of_an_epoch(tmp_path: Path, undisturbed: Undisturbed) -> None:
     whole = undisturbed("kernel")
     folder = tmp_path / "stopped"

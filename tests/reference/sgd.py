@@ -42,7 +42,7 @@ def goals(loss, targets, outputs):
 def sgd(weights, batches, activation, loss, momentum=0.0, frozen=()):
     """Trains (W, b, V, c, S) in place on batches (x, goals, learning rate); the sum of the batches' mean losses.
 
-    S may be missing, which is as if it were zero and stayed so. ``frozen`` are the places of those that stay as they are.
+    S may be missing, as if it were zero and stayed so. ``frozen`` are the places of those that stay as they are.
     """
     phi, slope = ACTIVATIONS[activation]
     value, derivative = LOSSES[loss]
@@ -55,8 +55,8 @@ def sgd(weights, batches, activation, loss, momentum=0.0, frozen=()):
         e = derivative(o, t) / len(x)
         d = e @ v * slope(z)
         gradients = (d.T @ x, d.sum(0), e.T @ phi(z), e.sum(0), e.T @ x)
-        for weight, moving, gradient in zip(weights, velocity, gradients):
-            if any(weight is weights[i] for i in frozen):
+        for place, (weight, moving, gradient) in enumerate(zip(weights, velocity, gradients)):
+            if place in frozen:
                 continue
             moving[:] = momentum * moving + gradient
             weight -= lr * moving

@@ -39,18 +39,24 @@ def data_of(replica: int, real: bool = False) -> ReplicaData:
     return ReplicaData(rows, torch.randn(n, 2, generator=generator) if real else labels)
 
 
-def settings_of(replica: int, noise: LabelNoise) -> ReplicaSettings:
-    return ReplicaSettings(seed=replica + 3, label_noise=noise, lr=LRS[replica])
+def settings_of(replica: int, noise: LabelNoise, noise_steps: int | None = None) -> ReplicaSettings:
+    return ReplicaSettings(seed=replica + 3, label_noise=noise, lr=LRS[replica], noise_steps=noise_steps)
 
 
 def feed_of(
-    noise: LabelNoise, order: Order = "shuffle", batch: int = 3, real: bool = False, schedule: Any = HALVING, **options
+    noise: LabelNoise,
+    order: Order = "shuffle",
+    batch: int = 3,
+    real: bool = False,
+    schedule: Any = HALVING,
+    noise_steps: int | None = None,
+    **options,
 ) -> Feed:
     replicas = range(len(SIZES))
     made = schedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)) if schedule else None
     return Feed(
         [data_of(replica, real) for replica in replicas],
-        [settings_of(replica, noise) for replica in replicas],
+        [settings_of(replica, noise, noise_steps) for replica in replicas],
         order,
         batch,
         None if real else CLASSES,
@@ -198,3 +204,23 @@ def test_without_flips(noise: str) -> None:
     feed.chunk(0, 10)
     rates = feed.flip_rates()
     assert rates.tolist() == [0, 0, 0] if noise == "none" else rates.isnan().all()
+
+
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("noise_steps", [0, 1, 7, 20, STEPS])
+@pytest.mark.parametrize("noise", ["uniform", "smoothing", "gaussian"])
+def test_noise_ends_after_its_steps_wherever_chunks_are_cut(noise: str, noise_steps: int, cuts: Any) -> None:
+    noisy, quiet = (feed_of(level).chunk(0, STEPS).targets for level in (NOISES[noise], NOISES[noise].at_level(0.0)))
+    expected = torch.cat([noisy[:, :noise_steps], quiet[:, noise_steps:]], 1)
+    feed = feed_of(NOISES[noise], noise_steps=noise_steps)
+    found = torch.cat([feed.chunk(first, stop - first).targets for first, stop in pairwise(cuts)], 1)
+    assert torch.equal(found, expected)
+
+
+def test_steps_without_noise_count_as_not_flipped() -> None:
+    always, feed = feed_of(UniformNoise(0.5), batch=1), feed_of(UniformNoise(0.5), batch=1, noise_steps=10)
+    always.chunk(0, 10)
+    feed.chunk(0, 20)
+    assert feed.flip_rates().tolist() == [rate / 2 for rate in always.flip_rates().tolist()]
+    feed.chunk(20, 8)
+    assert feed.flip_rates().tolist() == [0, 0, 0]

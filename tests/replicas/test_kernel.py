@@ -137,6 +137,20 @@ def test_networks_agree_with_autograd(
     Case((5, 7, outputs), batch=3, momentum=momentum, steps=15, net=net).check(ROUNDING)
 
 
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("momentum", [0.0, 0.9], ids=["sgd", "momentum"])
+@pytest.mark.parametrize("outputs", [1, 3], ids=["one-output", "three-outputs"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+def test_networks_with_a_skip_agree_with_autograd(
+    bias: bool, outputs: int, momentum: float, layers: list[int] | None
+) -> None:
+    net = {"bias": bias, "train_layers": layers, "skip": True}
+    case = Case((5, 7, outputs), SquaredLoss("sum"), "real", batch=3, momentum=momentum, net=net, lr=0.01)
+    for one in case.nets:
+        one.skip.weight.data.normal_()
+    case.check(ROUNDING)
+
+
 @pytest.mark.parametrize("inputs", [1, 2, 3, 4, 9])
 def test_all_numbers_of_inputs_agree_with_autograd(inputs: int) -> None:
     """Inputs are taken four at a time forwards, two at a time backwards."""

@@ -13,6 +13,7 @@ SEEDS = [3, 0, 11]
 NETS = {
     "one-hidden": lambda: MLP([4, 6, 3]),
     "two-hidden-no-bias": lambda: MLP([4, 6, 5, 3], bias=False, activation="tanh"),
+    "skip": lambda: MLP([4, 6, 3], skip=True),
     "fixed-output": lambda: MLP([4, 6, 3], train_layers=[0]),
 }
 

@@ -7,9 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from torch.nn import grad as layer_gradients
+
+from lnsgd.measures.curvature.graph import inputs_first, users
+from lnsgd.measures.curvature.problem import outputs_of
+
+# How many numbers gradients of single examples take at a time.
+_ENTRIES = 2**26
 
 # Of a module's input x and of δ, the gradient by its output, both with examples first: ‖∂/∂p‖² of every
 # example for each of its parameters p by name, (B,).
@@ -69,57 +75,87 @@ _RULES: dict[type[nn.Module], Norms] = {
 class _Call:
     """One call of a module: its input, and the edge of the graph that its output left by."""
 
-    def __init__(self, x: Tensor, edge: GradientEdge) -> None:
+    def __init__(self, x: Tensor, output: Tensor) -> None:
         self.x = x.detach()
         self.version = x._version
-        self.edge = edge
+        self.before = x.grad_fn
+        self.edge = get_gradient_edge(output)
+
+
+# The call of each module, `None` where there was more than one.
+_Calls = dict[nn.Module, _Call | None]
 
 
 class ExampleGradients:
     """‖Σ_c s_ic ∇_θ f_c(x_i)‖² for every example i and tensor of θ, from one backward pass for all examples.
 
     The model is in eval mode, so that no example sees another. Linear layers, convolutions and BatchNorm have
-    rules of their own where they are called once; all other parameters cost one gradient per example
-    (`torch.func.vmap`).
+    rules of their own where they are called once, on examples, and nothing else uses their weights; all other
+    parameters cost one gradient per example (`torch.func.vmap`, or a loop where it does not take the model).
 
     Args:
         model: The model.
         named: θ by name.
+
+    Raises:
+        ValueError: BatchNorm without running statistics, which mixes examples in eval mode as well.
     """
 
     def __init__(self, model: nn.Module, named: Mapping[str, nn.Parameter]) -> None:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+                raise ValueError(
+                    f"{name} ({type(module).__name__}) has no running statistics, so that every example changes the "
+                    "outputs of the others; gradients of single examples need track_running_stats=True"
+                )
         self.model = model
         self.named = named
         self._index = {name: k for k, name in enumerate(named)}
+        self._by_example: set[nn.Module] | None = None
 
     def forward(self, inputs: Tensor) -> "ForwardPass":
-        """Runs the model once and keeps what the norms of all later cotangents need."""
-        calls: dict[nn.Module, list[_Call]] = {}
-        with _recorded(self.model, calls):
-            outputs = self.model(inputs)
-        ruled: dict[str, tuple[nn.Module, str]] = {}
-        for module, places in self._owners().items():
-            mine = calls.get(module, [])
-            if len(mine) <= 1 and all(len(call.x) == len(inputs) for call in mine):
-                ruled |= {name: (module, own) for own, name in places.items()}
-        return ForwardPass(self, inputs, outputs, {m: c[0] for m, c in calls.items()}, ruled)
+        """Runs the model once and keeps what the norms of all later cotangents need.
 
-    def _owners(self) -> dict[nn.Module, dict[str, str]]:
-        """Modules with a rule, and their own parameters: local name to full name. Shared ones are left out."""
+        Raises:
+            ValueError: outputs that are not floating point, or not one tensor.
+        """
+        if self._by_example is None:
+            # In a batch, something else can have as many rows as there are examples: positions, prototypes.
+            _, calls = self._run(inputs[:1])
+            self._by_example = {module for module, call in calls.items() if call is not None and len(call.x) == 1}
+        outputs, calls = self._run(inputs)
+        found = users(outputs.grad_fn)
         names = {id(p): name for name, p in self.named.items()}
-        holders: dict[int, int] = {}
-        for module in self.model.modules():
-            for p in module._parameters.values():
-                holders[id(p)] = holders.get(id(p), 0) + 1
-        return {
-            module: {
-                own: names[id(p)]
-                for own, p in module._parameters.items()
-                if p is not None and id(p) in names and holders[id(p)] == 1
-            }
-            for module in self.model.modules()
-            if type(module) in _RULES
-        }
+        ruled: dict[str, tuple[nn.Module, str, _Call]] = {}
+        for module in self._by_example:
+            call = calls.get(module)
+            if call is not None and len(call.x) == len(inputs) and _is_only_use(call, found):
+                for own in ("weight", "bias"):
+                    p = module._parameters.get(own)
+                    if p is not None and id(p) in names:
+                        ruled[names[id(p)]] = (module, own, call)
+        used = {names.get(id(getattr(node, "variable", None))) for node in found}
+        rest = [name for name in self.named if name in used and name not in ruled]
+        return ForwardPass(self, inputs, outputs, ruled, rest)
+
+    def _run(self, inputs: Tensor) -> tuple[Tensor, _Calls]:
+        calls: _Calls = {}
+        with _recorded(self.model, calls):
+            outputs = outputs_of(self.model, inputs)
+        return outputs, calls
+
+
+def _is_only_use(call: _Call, found: Mapping[Any, set[Any]]) -> bool:
+    """Whether outputs depend on a call, and on the weights in it, by nothing but the edge it left by.
+
+    No second call, no functional use of a weight, nothing that was changed in place since.
+
+    Args:
+        call: The call.
+        found: `users` in the whole graph.
+    """
+    inside = set(inputs_first(call.edge.node, stop=[call.before]))
+    return call.edge.node in found and all(found[node] <= inside for node in inside - {call.edge.node})
 
 
 class ForwardPass:
@@ -134,67 +170,71 @@ class ForwardPass:
         parent: ExampleGradients,
         inputs: Tensor,
         outputs: Tensor,
-        calls: Mapping[nn.Module, _Call],
-        ruled: Mapping[str, tuple[nn.Module, str]],
+        ruled: Mapping[str, tuple[nn.Module, str, _Call]],
+        rest: list[str],
     ) -> None:
         self._parent = parent
         self._inputs = inputs
         self.outputs = outputs
-        self._calls = calls
         self._ruled = ruled
+        self._rest = rest
 
     def squared_norms(self, cotangents: Tensor) -> Tensor:
         """‖Σ_c s_ic ∇f_c(x_i)‖² by example and tensor, (B, T), float64, for cotangents s in the outputs' shape."""
         parent = self._parent
         found = torch.zeros(len(self._inputs), len(parent.named), dtype=torch.float64, device=cotangents.device)
-        modules = list({module for module, _ in self._ruled.values() if module in self._calls})
-        if modules and self.outputs.requires_grad:
-            deltas = torch.autograd.grad(
-                self.outputs,
-                [self._calls[module].edge for module in modules],
-                cotangents,
-                retain_graph=True,
-                materialize_grads=True,
-            )
-            norms = {m: self._norms(m, delta) for m, delta in zip(modules, deltas)}
-            for name, (module, own) in self._ruled.items():
-                if module in norms:
-                    found[:, parent._index[name]] = norms[module][own].double()
-        self._one_by_one(cotangents, found)
+        calls = {module: call for module, _, call in self._ruled.values()}
+        if calls:
+            edges = [call.edge for call in calls.values()]
+            deltas = torch.autograd.grad(self.outputs, edges, cotangents, retain_graph=True)
+            norms = {m: _norms(m, call, delta) for (m, call), delta in zip(calls.items(), deltas)}
+            for name, (module, own, _) in self._ruled.items():
+                found[:, parent._index[name]] = norms[module][own].double()
+        if self._rest:
+            for name, squares in self._one_by_one(cotangents).items():
+                found[:, parent._index[name]] = squares
         return found
 
-    def _norms(self, module: nn.Module, delta: Tensor) -> dict[str, Tensor]:
-        call = self._calls[module]
-        if call.x._version != call.version:
-            raise ValueError(
-                f"the input of a {type(module).__name__} was changed in place after the layer had used it; the norms "
-                "of its gradients cannot be taken: use an operation that is not in place"
-            )
-        with torch.no_grad():
-            return _RULES[type(module)](module, call.x, delta)
+    def _one_by_one(self, cotangents: Tensor) -> dict[str, Tensor]:
+        """Of parameters without a rule, by name: (B,)."""
+        model = self._parent.model
+        weights = {name: self._parent.named[name] for name in self._rest}
 
-    def _one_by_one(self, cotangents: Tensor, found: Tensor) -> None:
-        """Fills in parameters without a rule."""
-        parent = self._parent
-        rest = {name: p.detach() for name, p in parent.named.items() if name not in self._ruled}
-        if not rest:
-            return
-
+        # A product of vectors, as a model may give the outputs of a single example in another shape.
         def product(weights: dict[str, Tensor], x: Tensor, s: Tensor) -> Tensor:
-            return (functional_call(parent.model, weights, (x.unsqueeze(0),))[0] * s).sum()
+            return functional_call(model, weights, (x.unsqueeze(0),)).flatten() @ s.flatten()
 
-        gradients = vmap(grad(product), in_dims=(None, 0, 0))(rest, self._inputs, cotangents)
-        for name, gradient in gradients.items():
-            found[:, parent._index[name]] = _squares(gradient.double())
+        examples_at_once = max(1, _ENTRIES // sum(p.numel() for p in weights.values()))
+        gradients = vmap(grad(product), in_dims=(None, 0, 0), chunk_size=examples_at_once)
+        try:
+            found = gradients({name: p.detach() for name, p in weights.items()}, self._inputs, cotangents)
+        except RuntimeError:  # an operation that vmap does not take, as control flow that depends on data
+            products = (product({}, x, s) for x, s in zip(self._inputs, cotangents))
+            rows = [torch.autograd.grad(p, list(weights.values()), materialize_grads=True) for p in products]
+            found = {name: torch.stack(column) for name, column in zip(weights, zip(*rows))}
+        return {name: _squares(gradient.double()) for name, gradient in found.items()}
+
+
+def _norms(module: nn.Module, call: _Call, delta: Tensor) -> dict[str, Tensor]:
+    if call.x._version != call.version:
+        raise ValueError(
+            f"the input of a {type(module).__name__} was changed in place after the layer had used it; the norms "
+            "of its gradients cannot be taken: use an operation that is not in place"
+        )
+    with torch.no_grad():
+        return _RULES[type(module)](module, call.x, delta)
 
 
 @contextmanager
-def _recorded(model: nn.Module, calls: dict[nn.Module, list[_Call]]) -> Iterator[None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _recorded(model: nn.Module, calls: _Calls) -> Iterator[None]:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
         if output.requires_grad:
-            calls.setdefault(module, []).append(_Call(inputs[0], get_gradient_edge(output)))
+            x = args[0] if args else kwargs["input"]
+            calls[module] = None if module in calls else _Call(x, output)
 
-    handles = [m.register_forward_hook(hook) for m in model.modules() if type(m) in _RULES]
+    # First of its hooks, for others may change the output. A forward of an instance's own may do anything.
+    modules = [m for m in model.modules() if type(m) in _RULES and "forward" not in vars(m)]
+    handles = [m.register_forward_hook(hook, prepend=True, with_kwargs=True) for m in modules]
     try:
         yield
     finally:

@@ -34,37 +34,50 @@ def gauss_newton(problem: Problem, budget: Budget, generator: torch.Generator) -
     outputs = _check_piecewise_linear(problem)
     spread = _Spread(problem, outputs)
     more = _PAIR
-    while more < outputs and spread.probes + more <= budget.max_probes:
-        spread.add(more, generator)
+    while True:
+        left = budget.max_probes - spread.probes
+        if outputs <= budget.max_probes and more >= min(outputs, left + 1):
+            return _exact(problem, outputs)
+        if left < _PAIR:
+            return spread.estimate()
+        spread.add(min(more, left), generator)
         found = spread.estimate()
-        error = found.total_error / max(budget.rtol * abs(found.values.sum().item()), 1e-300)
+        value = found.values.sum().item()
         known = spread.degrees_of_freedom >= budget.min_probes
-        if known and error <= 1:
+        if known and budget.reached(value, found.total_error):
             return found
-        # A fifth more than the spread so far asks for, as it may be too small by chance.
-        needed = ceil(1.2 * error**2 * found.probes) if known else 2 * found.probes
-        more = max(_PAIR, needed - found.probes)
-    if outputs <= budget.max_probes or not spread.probes:
-        return _exact(problem, outputs)
-    return spread.estimate()
+        more = max(_PAIR, _needed(found, value, budget) - found.probes if known else found.probes)
+
+
+def _needed(found: BlockTraces, value: float, budget: Budget) -> int:
+    """Probes for the tolerance: a fifth more than the spread so far asks for, as it may be too small by chance."""
+    allowed = (budget.rtol * value) ** 2
+    never = budget.max_probes + 1
+    return ceil(min(1.2 * found.total_error**2 / allowed * found.probes, never)) if allowed else never
 
 
 def _check_piecewise_linear(problem: Problem) -> int:
     """Looks at one example's graph, see `bent_operation`; gives the number of outputs."""
-    outputs = torch.zeros(2, dtype=torch.float64, device=problem.device)
+    # Of one process: number of outputs, whether it has an example, whether it refuses. All must go the same way.
+    verdict = torch.zeros(3, dtype=torch.float64, device=problem.device)
+    place = "as another process finds, one of its modules is not"
     for inputs, _ in problem.batches():
+        if not len(inputs):
+            continue
         with traced(problem.model) as trace:
             found = problem.outputs(inputs[:1])
         node = bent_operation(found, problem.named)
         if node is not None:
-            raise NotPiecewiseLinearError(
-                f"method = 'ggn' needs a network that is piecewise linear in every single weight; "
-                f"{place_of(node, trace)} is not, by its operation {operation(node)}: use method = 'auto'"
-            )
-        outputs += torch.tensor([found.numel(), 1]).to(outputs)
+            place = f"{place_of(node, trace)} is not, by its operation {operation(node)}"
+        verdict += torch.tensor([found.numel(), 1, node is not None]).to(verdict)
         break
-    outputs = problem.share.reduce(outputs)
-    return int((outputs[0] / outputs[1].clamp(min=1)).item())
+    outputs, processes, refusals = problem.share.reduce(verdict).tolist()
+    if refusals:
+        raise NotPiecewiseLinearError(
+            f"method = 'ggn' needs a network that is piecewise linear in every single weight; {place}: use "
+            "method = 'auto'"
+        )
+    return int(outputs / max(processes, 1))
 
 
 class _Spread:
@@ -150,17 +163,17 @@ def _over_examples(
 
 def _quadratic_forms(forward: ForwardPass, factors: Tensor, sides: Tensor, signs: Tensor) -> Tensor:
     """Values (probes, B, T); where a loss is not convex its two sides are probed apart and subtracted."""
+
+    def mixed(signs: Tensor) -> Tensor:
+        return (factors @ signs.unsqueeze(-1)).view_as(forward.outputs)
+
     values = []
     for chosen in signs.unbind(1):
-        value = forward.squared_norms(_mix(factors, chosen * (sides > 0)))
+        value = forward.squared_norms(mixed(chosen * (sides > 0)))
         if (sides < 0).any():
-            value -= forward.squared_norms(_mix(factors, chosen * (sides < 0)))
+            value -= forward.squared_norms(mixed(chosen * (sides < 0)))
         values.append(value)
     return torch.stack(values)
-
-
-def _mix(factors: Tensor, signs: Tensor) -> Tensor:
-    return (factors @ signs.unsqueeze(-1)).squeeze(-1)
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -35,21 +35,26 @@ class _State:
         self.products = 0
 
     def extend(self, count: int, generator: torch.Generator) -> int:
-        """``count`` more directions and probes."""
+        """``count`` more probes, and as many more directions as there are."""
+        directions = self._directions(min(count, self.problem.size - len(self.basis)), generator)
+        probes = rademacher(self.problem, count, generator)
+        found, samples = hessian_products(self.problem, torch.cat([directions, probes]))
+        of_directions, of_probes = found.split([len(directions), len(probes)])
+        self.basis, self.of_basis = torch.cat([self.basis, directions]), torch.cat([self.of_basis, of_directions])
+        self.probes, self.of_probes = torch.cat([self.probes, probes]), torch.cat([self.of_probes, of_probes])
+        self.products += len(directions) + len(found)
+        return samples
+
+    def _directions(self, count: int, generator: torch.Generator) -> Tensor:
+        """What the Hessian makes of random vectors, orthonormal, and orthogonal to the basis."""
+        if not count:  # it is that of the whole space
+            return self.basis[:0]
         sketch, _ = hessian_products(self.problem, rademacher(self.problem, count, generator))
         # Twice, as the first time leaves rounding of the size of the sketch.
         for _ in range(2):
             sketch = sketch - sketch @ self.basis.T @ self.basis
             sketch = torch.linalg.qr(sketch.T).Q.T
-        probes = rademacher(self.problem, count, generator)
-        found, samples = hessian_products(self.problem, torch.cat([sketch, probes]))
-        self.basis, self.of_basis = torch.cat([self.basis, sketch]), torch.cat([self.of_basis, found[: len(sketch)]])
-        self.probes, self.of_probes = (
-            torch.cat([self.probes, probes]),
-            torch.cat([self.of_probes, found[len(sketch) :]]),
-        )
-        self.products += len(sketch) + len(found)
-        return samples
+        return sketch
 
     def values(self) -> Tensor:
         """By probe and tensor, (probes, T); the exact part is in each."""

@@ -33,12 +33,12 @@ class Krylov:
         self.problem = problem
         self.size = self.products = self.samples = 0
         spaces, self._block, entries = starts.shape
-        double = {"dtype": torch.float64, "device": starts.device}
-        self._basis = torch.zeros(spaces, capacity, entries, **double)
-        self._projected = torch.zeros(spaces, capacity, capacity, **double)
         self._outside = starts.double()
+        self._basis = self._outside.new_zeros(spaces, capacity, entries)
+        self._projected = self._outside.new_zeros(spaces, capacity, capacity)
+        self._alive = torch.zeros(spaces, capacity, dtype=torch.bool, device=starts.device)
         # Largest norm of a product so far, which is what their rounding is relative to.
-        self._scale = torch.zeros(spaces, **double)
+        self._scale = self._outside.new_zeros(spaces)
         self._rounding = _ROUNDINGS * torch.finfo(problem.parameters[0].dtype).eps
 
     @property
@@ -54,7 +54,7 @@ class Krylov:
     @property
     def alive(self) -> Tensor:
         """Which vectors of the bases are not zeros, (K, size)."""
-        return self.basis.any(-1)
+        return self._alive[:, : self.size]
 
     @property
     def outside(self) -> Tensor:
@@ -71,8 +71,7 @@ class Krylov:
         start = self.size
         for vectors in self._outside.unbind(1):
             self._append(vectors)
-        new = self.basis[:, start:]
-        alive = new.any(-1)
+        new, alive = self.basis[:, start:], self.alive[:, start:]
         if not alive.any():
             self.size = start
             return False
@@ -91,9 +90,10 @@ class Krylov:
         """One vector each (K, P), orthonormalized; zero where nothing but rounding is left of it."""
         for _ in range(2):  # once leaves rounding of the size of what was taken away
             vectors = vectors - ((self.basis @ vectors.unsqueeze(-1)).mT @ self.basis).squeeze(1)
-        norms = vectors.norm(dim=-1, keepdim=True)
-        real = norms > self._rounding * self._scale.unsqueeze(-1)
-        self._basis[:, self.size] = torch.where(real, vectors / norms, 0.0)
+        norms = vectors.norm(dim=-1)
+        alive = norms > self._rounding * self._scale
+        self._basis[:, self.size] = torch.where(alive[:, None], vectors / norms[:, None], 0.0)
+        self._alive[:, self.size] = alive
         self.size += 1
 
     def keep(self, coefficients: Tensor, values: Tensor) -> None:
@@ -109,5 +109,6 @@ class Krylov:
         self._basis.zero_()
         self._projected.zero_()
         self.size = values.shape[1]
+        self._alive[:, : self.size] = True
         self.basis.copy_(kept)
         self.projected.copy_(torch.diag_embed(values))

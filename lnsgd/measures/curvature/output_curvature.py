@@ -11,7 +11,7 @@ def output_factors(problem: Problem, outputs: Tensor, labels: Tensor) -> tuple[T
 
     Args:
         problem: For its loss.
-        outputs: (B, …), C numbers an example; not finite ones give NaN.
+        outputs: (B, …), C numbers an example; not finite ones and losses give NaN.
         labels: (B, …).
 
     Returns:
@@ -30,8 +30,10 @@ def output_factors(problem: Problem, outputs: Tensor, labels: Tensor) -> tuple[T
 
 def _second_derivatives(problem: Problem, outputs: Tensor, labels: Tensor) -> Tensor:
     """∇²ℓ of every example, (B, C, C): C derivatives of the gradient, each for all examples at once."""
-    flat = outputs.flatten(1).requires_grad_()
+    flat = outputs.reshape(len(outputs), -1).requires_grad_()
     losses = problem.losses(flat.view_as(outputs), labels)
+    if not losses.isfinite().all():
+        return torch.full((*flat.shape, flat.shape[1]), torch.nan).to(flat)
     if not losses.requires_grad:
         return flat.new_zeros(*flat.shape, flat.shape[1])
     (slopes,) = torch.autograd.grad(losses.sum(), flat, create_graph=True, materialize_grads=True)

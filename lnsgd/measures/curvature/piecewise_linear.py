@@ -1,11 +1,14 @@
 """Whether a network is piecewise linear in every single one of its weights."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+
+from lnsgd.measures.curvature.graph import inputs_first, operands
 
 # fmt: off
 # What autograd calls the operations that are piecewise linear in all operands together; "where" and
@@ -81,13 +84,12 @@ def bent_operation(outputs: Tensor, named: Mapping[str, nn.Parameter]) -> Any | 
     """
     bits = {id(p): 1 << k for k, p in enumerate(named.values())}
     reached: dict[Any, int] = {}  # which tensors of θ a node depends on
-    for node in _inputs_first(outputs.grad_fn):
-        operands = [reached[child] for child, _ in node.next_functions if child is not None]
+    for node in inputs_first(outputs.grad_fn):
         union = 0
         overlap = False
-        for operand in operands:
-            overlap |= bool(union & operand)
-            union |= operand
+        for operand in operands(node):
+            overlap |= bool(union & reached[operand])
+            union |= reached[operand]
         reached[node] = union | bits.get(id(getattr(node, "variable", None)), 0)
         if union and not _allowed(node, overlap):
             return node
@@ -96,39 +98,25 @@ def bent_operation(outputs: Tensor, named: Mapping[str, nn.Parameter]) -> Any | 
 
 def operation(node: Any) -> str:
     """What autograd calls a node's operation."""
-    return re.sub(r"Backward\d*$", "", node.name().rsplit("::", 1)[-1])
+    return re.sub(r"Backwards?\d*$", "", node.name().rsplit("::", 1)[-1])
 
 
 def place_of(node: Any, trace: Trace) -> str:
     """The innermost module in which a node was made."""
     for place, starts, end in trace.ended:
-        if node in _inputs_first(end, stop=starts):
+        if node in inputs_first(end, stop=starts):
             return place
     return "the model"
 
 
 def _allowed(node: Any, overlap: bool) -> bool:
+    if isinstance(node, BackwardCFunction):  # a user's own, whatever its name
+        return False
     kind = operation(node)
     if kind in _LINEAR:
         return True
     if kind in _NORMS:
-        return not overlap and not getattr(node, "_saved_training", False)
+        return not overlap and not getattr(node, "_saved_training", True)
     if kind == "Div":
         return node.next_functions[1][0] is None
     return kind in _MULTILINEAR and not overlap
-
-
-def _inputs_first(root: Any, stop: Iterable[Any] = ()) -> Iterator[Any]:
-    """All nodes that a node follows from, each after those it follows from."""
-    done = set(stop)
-    stack = [(root, False)] if root is not None else []
-    while stack:
-        node, expanded = stack.pop()
-        if node in done:
-            continue
-        if expanded:
-            done.add(node)
-            yield node
-        else:
-            stack.append((node, True))
-            stack.extend((child, False) for child, _ in node.next_functions if child is not None)

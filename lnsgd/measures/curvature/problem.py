@@ -78,9 +78,10 @@ class Problem:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches as they were given, out of any inference mode."""
-        for inputs, labels in self._data:
+        for batch in self._data:
             # Tensors made in inference mode cannot be differentiated through.
-            yield (inputs.clone() if inputs.is_inference() else inputs), labels
+            inputs, labels = (t.clone() if t.is_inference() else t for t in batch[:2])
+            yield inputs, labels
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Outputs of the model.
@@ -88,13 +89,7 @@ class Problem:
         Raises:
             ValueError: they cannot be differentiated.
         """
-        outputs = self.model(inputs)
-        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-            kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(
-                f"{type(self.model).__name__} gives {kind}; curvature needs one tensor of floating-point outputs"
-            )
-        return outputs
+        return outputs_of(self.model, inputs)
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Loss of every example, (B,).
@@ -125,6 +120,19 @@ class Problem:
         return sums / count, int(count.item())
 
 
+def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs of a model.
+
+    Raises:
+        ValueError: they cannot be differentiated.
+    """
+    outputs = model(inputs)
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"{type(model).__name__} gives {kind}; curvature needs one tensor of floating-point outputs")
+    return outputs
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that need a gradient, by name.
 
@@ -138,8 +146,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def chunks(inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A batch in parts that derivatives of all examples fit in."""
-    return zip(inputs.split(_CHUNK), *(other.split(_CHUNK) for other in others))
+    """A batch in parts that derivatives of all examples fit in; none of one without examples."""
+    if len(inputs):  # which not every model takes
+        yield from zip(inputs.split(_CHUNK), *(other.split(_CHUNK) for other in others))
 
 
 @contextmanager

@@ -1,0 +1,308 @@
+"""One labelled point: every unit takes one of at most two values, or is zero: Blanc et al., Theorem 3.
+
+With ‖x‖ = 1 the regularizer of Σ_j c_j φ(w_j·x) is Σ_j (φ_j² + c_j² φ′_j²), φ_j the activation of unit j. Let
+p_j = c_j φ_j be the unit's share of the output, Σ_j p_j = y where the error is zero. A share p costs at least
+
+    tanh, φ′ = 1 − φ²:        g(p) = 2|p|(√(1 + p²) − |p|) at φ⁴ = p²/(1 + p²), concave in |p|;
+    logistic, φ′ = φ(1 − φ):  g(p) = p²/(1 + p²) at φ = p²/(1 + p²), convex up to p = 1/√3 and concave beyond,
+
+so that only Σ_j g(p_j) is left to be minimized. Of two shares where g is concave one grows at the cost of the other,
+and shares where it is convex become equal. In the end one tanh unit has all of y, which for y = 1 costs
+g(1) = 2(√2 − 1), and the others are zero. Six logistic units with y = 2 have 1/3 each, 6·g(1/3) = 0.6; of four, one
+has a large share and the others equal small ones (a + 3b = y, g′(a) = g′(b)), which beats ½ each: 0.772 against 0.8.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
+
+from lnsgd.figures.claims import Claim, judge
+from lnsgd.figures.figure import Figure, Runs, Scale
+from lnsgd.figures.results import Curves, measured, replicas
+from lnsgd.figures.style import BLUE, GREY, ORANGE, draw_band, mark_paper, plain
+from lnsgd.measures import cluster_count
+from lnsgd.run_folder import RunFolder
+
+THEOREM = "Blanc et al., Theorem 3"
+
+# Pairs of a unit that are this close count as one.
+TOLERANCE = 0.02
+
+Numbers = np.ndarray
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network of the figure, as its config and arms say.
+
+    Attributes:
+        name: Of its arms.
+        units: H.
+        label: y.
+        cost: g(p), what a share p of the output adds to the regularizer at least.
+        activation: The activation with which it does.
+        odd: Whether a unit with both signs changed is the same one.
+    """
+
+    name: str
+    units: int
+    label: float
+    cost: Callable[[Numbers], Numbers]
+    activation: Callable[[Numbers], Numbers]
+    odd: bool
+
+    @property
+    def noisy(self) -> str:
+        """Its arm with label noise."""
+        return self.name
+
+    @property
+    def clean(self) -> str:
+        """Its arm without."""
+        return f"{self.name}, no noise"
+
+
+def _logistic_cost(share: Numbers) -> Numbers:
+    return share**2 / (1 + share**2)
+
+
+TANH = Net(
+    "tanh, 20 units",
+    20,
+    1.0,
+    cost=lambda p: 2 * abs(p) * (np.sqrt(1 + p**2) - abs(p)),
+    activation=lambda p: (p**2 / (1 + p**2)) ** 0.25,
+    odd=True,
+)
+SIX = Net("logistic, 6 units", 6, 2.0, cost=_logistic_cost, activation=_logistic_cost, odd=False)
+FOUR = Net("logistic, 4 units", 4, 2.0, cost=_logistic_cost, activation=_logistic_cost, odd=False)
+NETS = (TANH, SIX, FOUR)
+
+
+def best_shares(net: Net) -> tuple[float, float]:
+    """The share of one unit, and that of each other one, with which Σ_j g(p_j) is smallest at zero error."""
+    # The smallest sum has at most one share where g is concave, and equal ones where it is convex.
+    one = np.linspace(0, net.label, 1_000_001)
+    others = (net.label - one) / (net.units - 1)
+    best = np.argmin(net.cost(one) + (net.units - 1) * net.cost(others))
+    return float(one[best]), float(others[best])
+
+
+def least_regularizer(net: Net) -> float:
+    """The smallest regularizer at zero error, exact to about the square of the grid's spacing."""
+    one, other = (net.cost(np.float64(share)) for share in best_shares(net))
+    return float(one + (net.units - 1) * other)
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of a run, where a tanh unit of negative activation has both signs changed.
+
+    Attributes:
+        steps: (T,).
+        activations: (R, H, T).
+        output_weights: (R, H, T).
+    """
+
+    steps: np.ndarray
+    activations: np.ndarray
+    output_weights: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """c·φ, (R, H, T)."""
+        return self.activations * self.output_weights
+
+
+def units_of(run: RunFolder, net: Net) -> Units:
+    """What a run left of its units."""
+    found: dict[str, list[Curves]] = {"activation": [], "output_weight": []}
+    for unit in range(net.units):
+        for measure, split in (("activation", "train"), ("output_weight", "")):
+            found[measure].append(measured(run, measure, split, f"net.activations.0.{unit}"))
+    activations, weights = (np.stack([curves.values for curves in of_units], 1) for of_units in found.values())
+    signs = np.where(activations < 0, -1, 1) if net.odd else 1
+    return Units(found["activation"][0].steps, signs * activations, signs * weights)
+
+
+def distinct_values(run: RunFolder, net: Net) -> list[int]:
+    """How many different pairs (activation, output weight) the units of each seed have in the end; zero is one."""
+    units = units_of(run, net)
+    pairs = np.stack([units.activations[..., -1], units.output_weights[..., -1]], -1)
+    return [cluster_count(torch.from_numpy(of_seed), TOLERANCE) for of_seed in pairs]
+
+
+def _regularizer(run: RunFolder) -> Curves:
+    return measured(run, "implicit_regularizer", "train")
+
+
+def _claims(runs: Runs) -> list[Claim]:
+    return [
+        *(claim for net in NETS for claim in _of_net(runs, net)),
+        _share_of_runs(
+            f"{SIX.name}: all units are equal in the end (fraction of runs)",
+            "derived: g is convex at y/H",
+            [n == 1 for n in distinct_values(runs[SIX.noisy], SIX)],
+        ),
+        _share_of_runs(
+            f"{FOUR.name}: exactly two values in the end (fraction of runs)",
+            "derived: one large share beats equal ones",
+            [n == 2 for n in distinct_values(runs[FOUR.noisy], FOUR)],
+        ),
+    ]
+
+
+def _of_net(runs: Runs, net: Net) -> list[Claim]:
+    where = f"in the end, tolerance {TOLERANCE}"
+    up_to = "up to sign, zero counted, " if net.odd else ""
+    least = least_regularizer(net)
+    return [
+        _share_of_runs(
+            f"{net.name}: at most two values of (activation, output weight) (fraction of runs; {up_to}{where})",
+            THEOREM,
+            [n <= 2 for n in distinct_values(runs[net.noisy], net)],
+        ),
+        judge(
+            f"{net.name}: regularizer in the end over its least value at zero error, {least:.4f}",
+            source=f"{THEOREM}; closed form of the minimum",
+            paper=1.0,
+            measured=(_regularizer(runs[net.noisy]).last / least).tolist(),
+            low=0.99,
+            high=1.01,
+        ),
+        _share_of_runs(
+            f"control, {net.clean}: more than two values (fraction of runs; {up_to}{where})",
+            f"{THEOREM} (its condition)",
+            [n > 2 for n in distinct_values(runs[net.clean], net)],
+        ),
+    ]
+
+
+def _share_of_runs(claim: str, source: str, holds: list[bool]) -> Claim:
+    return judge(claim, source=source, paper="every run", measured=[float(one) for one in holds], low=1.0)
+
+
+def _draw(runs: Runs) -> Picture:
+    picture = Picture(figsize=(11, 9.6), layout="constrained")
+    axes = picture.subplots(3, len(NETS))
+    for (plane, shares, regularizer), net in zip(axes.T, NETS):
+        _draw_plane(plane, runs, net)
+        _draw_shares(shares, runs, net)
+        _draw_regularizer(regularizer, runs, net)
+        plane.set_title(f"{net.name}, y = {net.label:g}", fontsize=11)
+        for axis in (plane, shares, regularizer):
+            axis.tick_params(labelsize=8)
+            plain(axis)
+    for row, label in enumerate(("output weight", "share of the output", "regularizer ‖∇h‖²")):
+        axes[row, 0].set_ylabel(label)
+    axes[0, 0].legend(handles=_plane_legend(), frameon=False, fontsize=8, loc="lower right")
+    axes[1, 1].legend(handles=_shares_legend(), frameon=False, fontsize=8, loc="lower right")
+    number = len(replicas(runs[TANH.noisy]))
+    handles = [Line2D([], [], color=ORANGE, label="label noise"), Line2D([], [], color=BLUE, label="no noise")]
+    title = f"mean ± s.d. over {number} seeds" if number > 1 else None
+    axes[2, 0].legend(handles=handles, title=title, frameon=False, fontsize=8, title_fontsize=8, loc="lower left")
+    return picture
+
+
+def _draw_plane(axis: Axes, runs: Runs, net: Net) -> None:
+    """The units of the first seed."""
+    noisy, clean = (units_of(runs[arm], net) for arm in (net.noisy, net.clean))
+    shares = np.linspace(1e-9, 2 * net.label, 2000)
+    axis.plot(net.activation(shares), shares / net.activation(shares), color=GREY, linestyle=":", linewidth=1.2)
+    for activations, weights in zip(noisy.activations[0], noisy.output_weights[0]):
+        axis.plot(activations, weights, color=ORANGE, linewidth=0.7, alpha=0.45, zorder=1)
+    start = {"s": 16, "facecolor": "none", "edgecolor": GREY, "linewidth": 0.8}
+    axis.scatter(noisy.activations[0, :, 0], noisy.output_weights[0, :, 0], **start)
+    axis.scatter(clean.activations[0, :, -1], clean.output_weights[0, :, -1], s=18, color=BLUE, marker="x", linewidth=1)
+    axis.scatter(noisy.activations[0, :, -1], noisy.output_weights[0, :, -1], s=40, color=ORANGE, zorder=3)
+    for share in best_shares(net):
+        best = net.activation(np.float64(max(share, 1e-9)))
+        axis.scatter(best, share / best, s=110, marker="o", facecolor="none", edgecolor="black", zorder=4)
+    axis.set(xlabel="activation" + (" (sign folded)" if net.odd else ""), xlim=(-0.04, 1.04))
+    axis.set_ylim(min(-3.4, 1.1 * noisy.output_weights[0].min()), max(3.6, 1.12 * noisy.output_weights[0].max()))
+
+
+def _plane_legend() -> list[Line2D]:
+    point = {"marker": "o", "linestyle": ""}
+    return [
+        Line2D([], [], markerfacecolor="none", markeredgecolor=GREY, markersize=4, label="a unit's start", **point),
+        Line2D([], [], color=BLUE, marker="x", linestyle="", markersize=4.5, label="end, no noise"),
+        Line2D([], [], color=ORANGE, markersize=6, label="end, label noise", **point),
+        Line2D([], [], markerfacecolor="none", markeredgecolor="black", markersize=10, label="closed form", **point),
+        Line2D([], [], color=GREY, linestyle=":", label="best pairs, any share"),
+    ]
+
+
+def _draw_shares(axis: Axes, runs: Runs, net: Net) -> None:
+    """Those of the first seed; what the last noise left of the error is gone at the last step."""
+    for arm, color, width in ((net.clean, BLUE, 0.8), (net.noisy, ORANGE, 1.1)):
+        units = units_of(runs[arm], net)
+        axis.plot(units.steps[1:], units.shares[0, :, 1:].T, color=color, linewidth=width, alpha=0.7)
+    for share in best_shares(net):
+        axis.axhline(share, color="black", linestyle="--", linewidth=0.9, zorder=0)
+    axis.set(xscale="log", xlabel="SGD steps", xlim=(1, units.steps[-1]))
+
+
+def _shares_legend() -> list[Line2D]:
+    return [
+        Line2D([], [], color=ORANGE, linewidth=1.1, label="a unit, label noise"),
+        Line2D([], [], color=BLUE, linewidth=0.8, label="a unit, no noise"),
+        Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="closed form"),
+    ]
+
+
+def _draw_regularizer(axis: Axes, runs: Runs, net: Net) -> None:
+    for arm, color in ((net.clean, BLUE), (net.noisy, ORANGE)):
+        curves = _regularizer(runs[arm])
+        draw_band(axis, curves.steps[1:], curves.values[:, 1:], color)
+    least = least_regularizer(net)
+    mark_paper(axis, least, f"least\n{least:.3f}", "black")
+    axis.set(xscale="log", xlabel="SGD steps", xlim=(1, curves.steps[-1]))
+    if net is TANH:  # from twenty down to less than one
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(0, None)
+
+
+def _logistic(units: int, lr: float, noise_steps: int, std: float = 0.5) -> list[str]:
+    return [
+        *("--model.net.activation", "logistic", "--model.net.widths", f"[3,{units},1]", "--data.label", "2"),
+        *("--model.optimizer.lr", str(lr), *_noise(noise_steps, std)),
+    ]
+
+
+def _noise(steps: int, std: float) -> list[str]:
+    """So many steps with noise, then some without."""
+    annealed = ["--model.noise_steps", str(steps), "--trainer.max_steps", str(steps + 20_000)]
+    return [*annealed, "--model.label_noise.std", str(std)]
+
+
+_CLEAN = ["--model.label_noise.std", "0", "--trainer.max_steps", "100000"]
+
+# The same η²·Var·steps as at paper scale, in fewer steps.
+_FAST_FOUR = ["--model.optimizer.lr", "0.05", *_noise(6_400_000, 1.0)]
+
+FIGURE = Figure(
+    name="blanc-single-point",
+    title="One labelled point: with label noise every unit takes one of at most two values (Blanc et al., Theorem 3)",
+    config="figures/blanc-single-point.yaml",
+    scales={
+        "ci": Scale(seeds=3, arms={SIX.noisy: _noise(1_250_000, 1.0), FOUR.noisy: _FAST_FOUR}),
+        "paper": Scale(seeds=10),
+    },
+    arms={
+        TANH.noisy: [],
+        TANH.clean: _CLEAN,
+        SIX.noisy: _logistic(6, lr=0.05, noise_steps=5_000_000),
+        SIX.clean: [*_logistic(6, lr=0.05, noise_steps=0), *_CLEAN],
+        FOUR.noisy: _logistic(4, lr=0.02, noise_steps=40_000_000, std=1.0),
+        FOUR.clean: [*_logistic(4, lr=0.02, noise_steps=0), *_CLEAN],
+    },
+    claims=_claims,
+    draw=_draw,
+)

@@ -1,0 +1,121 @@
+"""Networks and data small enough for a dense Hessian, and what a measure must leave as it is."""
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import nn
+
+from lnsgd.measures import Share
+from lnsgd.models import MLP
+
+CLASSES = 3
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def mlp(activation="relu", **options):
+    torch.manual_seed(0)
+    return MLP([4, 5, CLASSES], activation=activation, **options).double()
+
+
+def vectors(n=12):
+    source = generator(1)
+    return torch.randn(n, 4, generator=source, dtype=torch.float64), torch.randint(CLASSES, (n,), generator=source)
+
+
+def conv_net():
+    """Convolution, BatchNorm with running statistics that are not the default ones, ReLU, linear head."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, CLASSES)).double()
+    with torch.no_grad():
+        net(3 + 2 * torch.randn(20, 1, 4, 4, dtype=torch.float64))
+    return net
+
+
+def images(n=10):
+    source = generator(2)
+    inputs = torch.randn(n, 1, 4, 4, generator=source, dtype=torch.float64)
+    return inputs, torch.randint(CLASSES, (n,), generator=source)
+
+
+class Noisy(nn.Module):
+    """BatchNorm, Dropout and mixed modes: everything that a measurement could disturb."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(6, CLASSES)
+        self.body[1].eval()  # a frozen BatchNorm in a model that trains
+        self.body[0].weight.grad = torch.full_like(self.body[0].weight, 3.0)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+class DrawingBatches:
+    """Batches from a loader that draws from every global generator."""
+
+    def __iter__(self):
+        for _ in range(2):
+            np.random.rand()
+            random.random()
+            yield torch.randn(5, 4), torch.randint(CLASSES, (5,))
+
+
+def snapshot(model):
+    """All that must stay as it is: weights, buffers, gradients, modes and random states."""
+    return {
+        "state": {name: value.clone() for name, value in model.state_dict().items()},
+        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+        "trainable": {name: p.requires_grad for name, p in model.named_parameters()},
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1].tolist(),
+        "python": random.getstate(),
+    }
+
+
+def assert_same(before, after):
+    for kind in ("state", "grads"):
+        assert before[kind].keys() == after[kind].keys()
+        for name, value in before[kind].items():
+            other = after[kind][name]
+            assert other is None if value is None else torch.equal(value, other), (kind, name)
+    assert torch.equal(before["torch"], after["torch"])
+    for kind in ("trainable", "modes", "numpy", "python"):
+        assert before[kind] == after[kind], kind
+
+
+def in_processes(measure, count=2):
+    """Results of ``measure(share)`` for the shares of so many processes, which are threads that sum as processes do."""
+    barrier, sent = threading.Barrier(count, timeout=60), [None] * count
+
+    def share(rank):
+        def reduce(tensor):
+            sent[rank] = tensor.clone()
+            barrier.wait()
+            total = torch.stack(sent).sum(0)
+            barrier.wait()
+            return total
+
+        return Share(rank, count, reduce)
+
+    def run(rank):
+        try:
+            return measure(share(rank))
+        except BaseException:
+            barrier.abort()  # or the others would wait for it
+            raise
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def part(batches, share):
+    """The examples of a share: of every batch those at its rank, and at every ``world``-th place after it."""
+    return [tuple(tensor[share.rank :: share.world] for tensor in batch) for batch in batches]
