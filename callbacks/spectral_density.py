@@ -69,14 +69,15 @@ class SpectralDensity(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures and draws the trained network."""
-        chosen = pictures.drawn(pl_module)
+        # All processes must ask for the folder.
+        run, chosen = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)), pictures.drawn(pl_module)
         pl_module.to(trainer.strategy.root_device)  # the Trainer has moved it to the CPU already
         found = {s.replica: self._measure(trainer, s) for s in subjects(trainer, pl_module) if s.replica in chosen}
         pl_module.cpu()
         if not trainer.is_global_zero:
             return
         names = pictures.prefixes(pl_module, found)
-        self._keep(trainer, {names[replica]: spectrum for replica, spectrum in found.items() if spectrum})
+        self._keep(trainer, run, {names[replica]: spectrum for replica, spectrum in found.items() if spectrum})
 
     def _measure(self, trainer: Trainer, subject: Subject) -> Spectrum | None:
         """The density and the largest eigenvalues, the same on all processes."""
@@ -100,10 +101,11 @@ class SpectralDensity(Callback):
         except measures.NonFiniteError as error:
             rank_zero_info(f"SpectralDensity: nothing is drawn, {error}")
             return None
+        if not top.converged:
+            rank_zero_info(f"SpectralDensity: the marked eigenvalues are off by up to {top.residuals.max().item():.1g}")
         return density, top.values
 
-    def _keep(self, trainer: Trainer, spectra: Mapping[str, Spectrum]) -> None:
-        run = RunFolder(Path(trainer.log_dir or trainer.default_root_dir))
+    def _keep(self, trainer: Trainer, run: RunFolder, spectra: Mapping[str, Spectrum]) -> None:
         tensors: dict[str, Tensor] = {}
         for name, (density, top) in spectra.items():
             tensors |= {f"{name}nodes": density.nodes, f"{name}weights": density.weights}

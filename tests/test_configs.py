@@ -74,6 +74,10 @@ def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
         return ["--data.subset", "20"]
     if name == "MatrixSensing":  # 2,500 matrices take 100 MB
         return ["--data.train_size", "64", "--data.test_size", "8"]
+    if name == "SphereInputs":  # it has a few examples
+        return ["--data.subset", "2"]
+    if name == "Points1D":  # it has 12
+        return ["--data.subset", "10"]
     raise AssertionError(f"{path.name}: say here where test data for {name} comes from")
 
 

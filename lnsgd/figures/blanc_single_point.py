@@ -200,7 +200,7 @@ def _draw(runs: Runs) -> Picture:
             plain(axis)
     for row, label in enumerate(("output weight", "share of the output", "regularizer ‖∇h‖²")):
         axes[row, 0].set_ylabel(label)
-    axes[0, 0].legend(handles=_plane_legend(), frameon=False, fontsize=8, loc="lower right")
+    axes[0, 1].legend(handles=_plane_legend(), frameon=False, fontsize=8, loc="lower left", ncols=2)
     axes[1, 1].legend(handles=_shares_legend(), frameon=False, fontsize=8, loc="lower right")
     number = len(replicas(runs[TANH.noisy]))
     handles = [Line2D([], [], color=ORANGE, label="label noise"), Line2D([], [], color=BLUE, label="no noise")]
@@ -220,11 +220,11 @@ def _draw_plane(axis: Axes, runs: Runs, net: Net) -> None:
     axis.scatter(noisy.activations[0, :, 0], noisy.output_weights[0, :, 0], **start)
     axis.scatter(clean.activations[0, :, -1], clean.output_weights[0, :, -1], s=18, color=BLUE, marker="x", linewidth=1)
     axis.scatter(noisy.activations[0, :, -1], noisy.output_weights[0, :, -1], s=40, color=ORANGE, zorder=3)
-    for share in best_shares(net):
-        best = net.activation(np.float64(max(share, 1e-9)))
-        axis.scatter(best, share / best, s=110, marker="o", facecolor="none", edgecolor="black", zorder=4)
+    best = np.maximum(best_shares(net), 1e-9)
+    weights = best / net.activation(best)
+    axis.scatter(net.activation(best), weights, s=110, facecolor="none", edgecolor="black", zorder=4)
     axis.set(xlabel="activation" + (" (sign folded)" if net.odd else ""), xlim=(-0.04, 1.04))
-    axis.set_ylim(min(-3.4, 1.1 * noisy.output_weights[0].min()), max(3.6, 1.12 * noisy.output_weights[0].max()))
+    axis.set_ylim(-4, max(3.6, 1.12 * max(weights)))
 
 
 def _plane_legend() -> list[Line2D]:

@@ -1,5 +1,6 @@
 """All figures, by name."""
 
+from lnsgd.figures.blanc_escape import FIGURE as BLANC_ESCAPE
 from lnsgd.figures.blanc_matrix_sensing import FIGURE as BLANC_MATRIX_SENSING
 from lnsgd.figures.blanc_relu_1d import FIGURE as BLANC_RELU_1D
 from lnsgd.figures.blanc_single_point import FIGURE as BLANC_SINGLE_POINT
@@ -12,6 +13,7 @@ from lnsgd.figures.cornacchia_pure_noise import FIGURE as CORNACCHIA_PURE_NOISE
 from lnsgd.figures.cornacchia_sparsity_curve import FIGURE as CORNACCHIA_SPARSITY_CURVE
 from lnsgd.figures.figure import Figure
 from lnsgd.figures.sharpness_clusters import FIGURE as SHARPNESS_CLUSTERS
+from lnsgd.figures.sharpness_flow import FIGURE as SHARPNESS_FLOW
 from lnsgd.figures.sharpness_rank_one import FIGURE as SHARPNESS_RANK_ONE
 from lnsgd.figures.sharpness_rank_two import FIGURE as SHARPNESS_RANK_TWO
 
@@ -28,8 +30,10 @@ FIGURES: dict[str, Figure] = {
         BLANC_MATRIX_SENSING,
         BLANC_RELU_1D,
         BLANC_SINGLE_POINT,
+        BLANC_ESCAPE,
         SHARPNESS_RANK_ONE,
         SHARPNESS_CLUSTERS,
         SHARPNESS_RANK_TWO,
+        SHARPNESS_FLOW,
     )
 }

@@ -34,8 +34,8 @@ def relative_singular_values(run: RunFolder, k: int) -> Curves:
 
 
 def relative_trace(run: RunFolder) -> Curves:
-    """2Σ_i ‖Dr(x_i)‖², the trace of the Hessian at zero loss, over its closed-form minimum, over training."""
-    trace, least = (measured(run, name, "train") for name in ("gradient_trace", "least_trace"))
+    """Trace of the Hessian at the nearest point of zero loss, over its closed-form minimum, over training."""
+    trace, least = (measured(run, name, "train") for name in ("manifold_trace", "least_trace"))
     return Curves(trace.steps, trace.values / least.values, np.full_like(trace.values, np.nan))
 
 

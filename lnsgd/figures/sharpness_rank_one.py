@@ -64,7 +64,7 @@ def _claims(runs: Runs) -> list[Claim]:
             high=0.01,
         ),
         judge(
-            "label noise: trace of the Hessian in the end over its minimum 2mΣφ′(φ⁻¹(y_i/m))²",
+            "label noise: trace of the Hessian (at zero loss) in the end over its minimum 2mΣφ′(φ⁻¹(y_i/m))²",
             source=f"{PAPER}, Theorem 3",
             paper=1.0,
             measured=relative_trace(noisy).last.tolist(),
@@ -117,8 +117,8 @@ def _draw(runs: Runs) -> Picture:
     ranks.set(ylabel="σ₂/σ₁", yscale="log", ylim=(1e-6, 1.5))
     ranks.set_title("(a) second singular value of the features", fontsize=10)
     traces.axhline(1, color="black", linestyle="--", linewidth=1.2, label="minimum, in closed form", zorder=1)
-    traces.set(ylabel="trace / minimum", yscale="log", ylim=(0.7, 20))
-    traces.set_title("(b) trace of the Hessian, as at zero loss", fontsize=10)
+    traces.set(ylabel="trace / minimum", yscale="log", ylim=(0.9, 20))
+    traces.set_title("(b) trace of the Hessian at the nearest zero loss", fontsize=10)
     traces.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"], minor=False)
     traces.set_yticks([], minor=True)
     for axis in (ranks, traces):

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import MaxNLocator
 
 from lnsgd.figures.claims import Claim, judge
 from lnsgd.figures.figure import Figure, Runs, Scale
@@ -122,6 +123,7 @@ def _draw_histogram(axis: Axes, runs: Runs) -> None:
         bars = axis.bar(number + place, [counts[k] for k in number], 0.4, color=COLORS[arm], label=arm)
         axis.bar_label(bars, [str(counts[k]) if counts[k] else "" for k in number], fontsize=9)
     axis.set(xlabel="rank of the features in the end", ylabel="instances", xticks=number)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title("(c) how often which rank", fontsize=10)
     axis.legend(frameon=False, fontsize=9, loc="upper center")
 

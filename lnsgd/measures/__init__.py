@@ -22,12 +22,13 @@ from lnsgd.measures.minimal_regularizer import minimal_regularizer
 from lnsgd.measures.norm_step import NormStep, TensorStep, change_of_square, norm_step
 from lnsgd.measures.performance import Performance, performance
 from lnsgd.measures.polyline import polyline
-from lnsgd.measures.projected_flow import Constrained, projected_flow
+from lnsgd.measures.projected_flow import Constrained, projected_flow, retract
 from lnsgd.measures.recovery_error import recovery_error
 from lnsgd.measures.singular_values import effective_rank, features, singular_values
 from lnsgd.measures.sites import activation_sites, observe
 from lnsgd.measures.spectral_density import SpectralDensity, spectral_density
 from lnsgd.measures.sum_network import Sharpness, SumNetwork, sharpness, sum_network
+from lnsgd.measures.tanh_network import TanhNetwork
 from lnsgd.measures.tensor_statistics import TensorStatistics, tensor_statistics
 from lnsgd.measures.top_eigenvalues import TopEigenvalues, top_eigenvalues
 
@@ -51,6 +52,7 @@ __all__ = [
     "Sharpness",
     "SpectralDensity",
     "SumNetwork",
+    "TanhNetwork",
     "TensorStatistics",
     "TensorStep",
     "TopEigenvalues",
@@ -80,6 +82,7 @@ __all__ = [
     "polyline",
     "projected_flow",
     "recovery_error",
+    "retract",
     "sharpness",
     "singular_values",
     "spectral_density",

@@ -22,13 +22,16 @@ def chord_deviation(
             range of all labels; inputs and labels are of single precision.
 
     Returns:
-        The largest deviation over all such triples, in units of y; NaN where there is none.
+        The largest deviation over all such triples, in units of y; NaN where there is none, or where a number is not
+        finite.
 
     Example:
         >>> line = np.array([0.0, 1.0, 2.0])
         >>> chord_deviation(np.array([0.0, 0.5, 2.0]), np.array([0.0, 0.75, 2.0]), line, line)
         0.25
     """
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return nan
     order = np.argsort(inputs)
     points, targets = inputs[order], labels[order]
     found = [nan]

@@ -66,6 +66,8 @@ def _slopes(problem: Problem, outputs: Tensor, labels: Tensor) -> Tensor:
     """∂ℓ_i/∂outputs of every example, in the outputs' shape."""
     free = outputs.detach().requires_grad_()
     losses = problem.losses(free, labels)
-    if not losses.requires_grad:
-        return torch.zeros_like(free)
-    return torch.autograd.grad(losses.sum(), free, materialize_grads=True)[0]
+    # A loss that is not finite may leave no trace in derivatives.
+    slopes = torch.zeros_like(outputs) + 0 * losses.detach().view(-1, *[1] * (outputs.ndim - 1))
+    if losses.requires_grad:
+        slopes += torch.autograd.grad(losses.sum(), free, materialize_grads=True)[0]
+    return slopes

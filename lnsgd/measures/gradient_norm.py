@@ -47,6 +47,7 @@ def gradient_norm(model: nn.Module, loss: LossFunction, data: Batches, *, share:
         for inputs, labels in problem.batches():
             for some, of_them in chunks(inputs, labels):
                 total = problem.losses(problem.outputs(some), of_them).sum()
+                gradient += 0 * total.detach()  # a loss that is not finite may leave no trace in derivatives
                 if total.requires_grad:
                     parts = torch.autograd.grad(total, problem.parameters, materialize_grads=True)
                     gradient += torch.cat([part.flatten() for part in parts])

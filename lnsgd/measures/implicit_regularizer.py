@@ -38,8 +38,9 @@ def implicit_regularizer(model: nn.Module, data: Batches, *, share: Share = Shar
 def _squared_norms(gradients: ExampleGradients, problem: Problem, inputs: Tensor) -> Tensor:
     forward = gradients.forward(inputs)
     total = torch.zeros((), dtype=torch.float64, device=problem.device)
-    for c in range(forward.outputs[0].numel()):
-        cotangent = torch.zeros_like(forward.outputs)
-        cotangent.flatten(1)[:, c] = 1
-        total += forward.squared_norms(cotangent).sum()
+    count = forward.outputs[0].numel()
+    for c in range(count):
+        cotangent = forward.outputs.new_zeros(len(inputs), count)
+        cotangent[:, c] = 1
+        total += forward.squared_norms(cotangent.view(forward.outputs.shape)).sum()
     return total

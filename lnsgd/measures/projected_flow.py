@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_LONGEST_STEP = 1.0
+_LONGEST_STEP, _SHORTEST_STEP = 1.0, 1e-12
 _NEWTON_STEPS = 50
 _ON_MANIFOLD = 1e-12
 
@@ -24,14 +24,40 @@ class Constrained(Protocol):
         """∇R, (S, …)."""
 
 
+def retract(problem: Constrained, weights: Tensor) -> Tensor:
+    """The point of the manifold {c = 0} that Gauss-Newton steps θ − Jᵀ(JJᵀ)⁻¹c lead to.
+
+    To first order in its distance it is the nearest one.
+
+    Args:
+        problem: Of S constraints.
+        weights: θ, (S, …), float64.
+
+    Raises:
+        ValueError: the manifold is not reached.
+    """
+    for _ in range(_NEWTON_STEPS):
+        residuals = problem.residuals(weights)
+        if residuals.abs().max() <= _ON_MANIFOLD:
+            return weights
+        if not residuals.isfinite().all():
+            break
+        jacobian = problem.jacobian(weights).flatten(2)
+        weights = weights - _minimum_norm(jacobian, residuals).view_as(weights)
+    raise ValueError(
+        f"retract: the manifold is not reached, the largest residual is {residuals.abs().max().item():.3g}; "
+        "start from weights with a smaller loss"
+    )
+
+
 def projected_flow(problem: Constrained, start: Tensor, times: Sequence[float], tolerance: float = 1e-6) -> Tensor:
     """Solves dθ/ds = −P_T ∇R(θ), P_T the projection on the tangent space of {c = 0}.
 
     With c_i = r(x_i) − y_i and R = Σ_i ‖Dr(x_i)‖² this is the limit of gradient descent on Σ_i (r(x_i) − y_i − z_i)²
     with fresh label noise z_i of variance σ² and step η, at s = η²σ²·steps, once the loss is zero: around a point of
-    the manifold θ fluctuates with covariance ησ²P_N, which shifts the mean gradient of a step by ησ²·½∇R, and a step
-    multiplies it by 2η. The covariance is that for η → 0; it has a factor 1/(1 − ηa) for each eigenvalue a of JJᵀ.
-    In terms of the trace of the Hessian 2R the right-hand side is −½P_T ∇Tr D²L (Blanc et al.; Gatmiry et al.).
+    the manifold θ fluctuates with covariance ησ²P_N, which shifts the mean gradient of the loss by ησ²∇R, and a step
+    by −η²σ²∇R. The covariance is that for η → 0; it has a factor 1/(1 − ηa) for each eigenvalue a of JJᵀ. In terms
+    of the trace of the Hessian, 2R, the right-hand side is −½P_T ∇Tr D²L (Blanc et al.; Gatmiry et al.).
 
     Integrated with the method of Bogacki and Shampine of order 3, one adaptive step for all problems; after each, the
     weights return to the manifold by Gauss-Newton steps θ − Jᵀ(JJᵀ)⁻¹c.
@@ -46,22 +72,26 @@ def projected_flow(problem: Constrained, start: Tensor, times: Sequence[float], 
         θ at each of them, (T, S, …).
 
     Raises:
-        ValueError: times that are negative or do not increase, a tolerance ≤ 0, or a start from which the manifold is
-            not reached.
+        ValueError: times that are negative or do not increase, a tolerance ≤ 0, a start from which the manifold is
+            not reached, or derivatives that are not independent.
     """
     if any(later <= earlier for earlier, later in zip([-1e-300, *times], times)) or not tolerance > 0:
         raise ValueError(f"projected_flow: times must be >= 0 and increase, and tolerance = {tolerance} be > 0")
-    weights = _retract(problem, start)
+    weights = retract(problem, start)
     now, step, found = 0.0, 1e-3, []
     slope = _velocity(problem, weights)
     for time in times:
         while now < time:
             used = min(step, time - now)
             proposed, error = _try_step(problem, weights, slope, used)
+            if error > tolerance and used < _SHORTEST_STEP:
+                raise ValueError(
+                    f"projected_flow: no step at s = {now:.3g}, where the derivatives are dependent"
+                )
             if error <= tolerance:
                 # In s, so that the last step before a time ends exactly there.
                 now = time if used == time - now else now + used
-                weights = _retract(problem, proposed)
+                weights = retract(problem, proposed)
                 slope = _velocity(problem, weights)
             factor = 0.9 * (tolerance / max(error, 1e-300)) ** (1 / 3)
             grown = used * min(3.0, max(0.2, factor))
@@ -90,19 +120,8 @@ def _velocity(problem: Constrained, weights: Tensor) -> Tensor:
     return (normal - gradient).view_as(weights)
 
 
-def _retract(problem: Constrained, weights: Tensor) -> Tensor:
-    for _ in range(_NEWTON_STEPS):
-        residuals = problem.residuals(weights)
-        if residuals.abs().max() <= _ON_MANIFOLD:
-            return weights
-        jacobian = problem.jacobian(weights).flatten(2)
-        weights = weights - _minimum_norm(jacobian, residuals).view_as(weights)
-    raise ValueError(
-        f"projected_flow: the manifold was not reached, the largest residual is {residuals.abs().max().item():.3g}; "
-        "start from weights with a smaller loss"
-    )
-
-
 def _minimum_norm(jacobian: Tensor, values: Tensor) -> Tensor:
-    """Jᵀ(JJᵀ)⁻¹v, (S, p), for J (S, n, p) and v (S, n)."""
-    return (torch.linalg.solve(jacobian @ jacobian.mT, values[..., None]).mT @ jacobian)[:, 0]
+    """Jᵀ(JJᵀ)⁻¹v, (S, p), for J (S, n, p) and v (S, n); NaN where JJᵀ has no inverse."""
+    solution, info = torch.linalg.solve_ex(jacobian @ jacobian.mT, values[..., None])
+    solution = solution.where((info == 0)[:, None, None], torch.nan)
+    return (solution.mT @ jacobian)[:, 0]

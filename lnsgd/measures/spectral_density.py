@@ -40,7 +40,7 @@ class SpectralDensity:
         """∫ f(t) φ(t) dt = Tr f(H) / P with its standard error over the probes.
 
         Unbiased where f is a polynomial of degree below 2M; else the quadrature has an error of its own, that falls
-        exponentially in M where f is analytic (Ubaru, Chen and Saad, 2017, Theorem 4.1). A few eigenvalues that make
+        exponentially in M where f is analytic (Ubaru, Chen and Saad, 2017). A few eigenvalues that make
         most of the trace make it skewed, and 1.96 standard errors of 8 probes then cover 80 to 90 %, not 95 %.
 
         Args:

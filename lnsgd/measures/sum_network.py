@@ -3,11 +3,13 @@
 The loss is Σ_i (r(x_i) − y_i)², a sum without ½. There are m neurons with weights θ_j, and n examples in d dimensions.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lnsgd.measures.projected_flow import retract
 from lnsgd.models import MLP, CubicPlusLinear
 
 
@@ -48,7 +50,7 @@ class SumNetwork:
         return (squares.sum(1) * self._squared_norms).sum(1)
 
     def regularizer_gradient(self, weights: Tensor) -> Tensor:
-        """2Σ_i D²r(x_i) g_i with g = (I − ηJJᵀ)⁻¹J, (S, m, d); for η = 0 it is ∇R. J is the Jacobian, a row per example.
+        """2Σ_i D²r(x_i) g_i, g = (I − ηJJᵀ)⁻¹J, (S, m, d); for η = 0 it is ∇R. J is the Jacobian, a row per example.
 
         Label noise drifts along the manifold by −η²σ²P_T of it a step, see `lnsgd.measures.projected_flow`: what a
         fluctuation of covariance C adds to a step's gradient is 2Σ_i D²r(x_i) C Dr(x_i), and at the step η
@@ -114,6 +116,8 @@ class Sharpness:
         gradient_trace: 2Σ_i ‖Dr(x_i)‖², the trace at zero loss.
         least_trace: Smallest trace at zero loss.
         distance: Largest |θ_j·x_i − φ⁻¹(y_i/m)|.
+        manifold_trace: The trace at the point of zero loss that `lnsgd.measures.retract` leads to; NaN where it does
+            not reach one. Label noise keeps the weights away from zero loss, which moves ``gradient_trace`` both ways.
     """
 
     loss: float
@@ -121,6 +125,7 @@ class Sharpness:
     gradient_trace: float
     least_trace: float
     distance: float
+    manifold_trace: float
 
 
 def sharpness(net: MLP, inputs: Tensor, targets: Tensor) -> Sharpness:
@@ -135,14 +140,21 @@ def sharpness(net: MLP, inputs: Tensor, targets: Tensor) -> Sharpness:
         ValueError: another network.
     """
     weights, problem = sum_network(net, inputs, targets)
-    numbers = (
-        problem.residuals(weights).square().sum(1),
-        problem.trace(weights),
-        2 * problem.squared_gradients(weights),
-        problem.least_trace(weights.shape[1]),
-        problem.distance(weights),
+    return Sharpness(
+        loss=problem.residuals(weights).square().sum().item(),
+        trace=problem.trace(weights).item(),
+        gradient_trace=2 * problem.squared_gradients(weights).item(),
+        least_trace=problem.least_trace(weights.shape[1]).item(),
+        distance=problem.distance(weights).item(),
+        manifold_trace=_manifold_trace(problem, weights),
     )
-    return Sharpness(*(number.item() for number in numbers))
+
+
+def _manifold_trace(problem: SumNetwork, weights: Tensor) -> float:
+    try:
+        return 2 * problem.squared_gradients(retract(problem, weights)).item()
+    except ValueError:
+        return math.nan
 
 
 def sum_network(net: MLP, inputs: Tensor, targets: Tensor) -> tuple[Tensor, SumNetwork]:

@@ -19,8 +19,8 @@ class TopEigenvalues:
     Attributes:
         values: (count,), the largest first, each as often as it occurs.
         vectors: Unit eigenvectors, (count, P); entries in the order of the trainable parameters.
-        residuals: ‖Hv − λv‖ of each, (count,). So far or less from each value is an eigenvalue of the Hessian, up
-            to the rounding of products in the parameters' type.
+        residuals: ‖Hv − λv‖ of each, (count,): no farther from a value is an eigenvalue of the Hessian, up to the
+            rounding of products in the parameters' type. That none larger was missed rests on the random start.
         converged: Whether all residuals are small enough.
         products: Number of Hessian products that were taken.
         samples: Number of examples.
@@ -47,10 +47,10 @@ def top_eigenvalues(
 ) -> TopEigenvalues:
     """Largest (not largest in magnitude) eigenvalues λ₁ ≥ λ₂ ≥ … of ∇²L, L the *mean* loss, model in eval mode.
 
-    λ₁ is the sharpness of Cohen et al. (2021), which gradient descent drives to 2/(learning rate). Block Lanczos
-    (Golub and Underwood, 1977) from ``count`` random vectors, so that eigenvalues are found as often as they occur,
-    with full reorthogonalization and restarts. It keeps max(40, 4·count) float64 vectors of the size of θ; on
-    several processes products are summed, P numbers each.
+    λ₁ is the sharpness of Cohen et al. (2021), which full-batch gradient descent drives to 2/(learning rate).
+    Block Lanczos (Golub and Underwood, 1977) from ``count`` random vectors, so that eigenvalues are found as often as
+    they occur, with full reorthogonalization and restarts. It keeps max(40, 4·count) float64 vectors of the size of
+    θ; on several processes products are summed, P numbers each.
 
     Args:
         model: Any module. Its weights, buffers, ``.grad``, modes and random state stay as they are.
@@ -88,8 +88,8 @@ def top_eigenvalues(
                 found = (values[:count].cpu(), vectors.cpu(), residuals.cpu())
                 return TopEigenvalues(*found, converged, krylov.products, krylov.samples)
             if not krylov.room:
-                half = len(values) // 2
-                krylov.keep(coefficients[None, :half], values[None, :half])
+                kept = max(count, len(values) // 2)
+                krylov.keep(coefficients[None, :kept], values[None, :kept])
 
 
 def check_settings(count: int, rtol: float, max_products: int) -> None:

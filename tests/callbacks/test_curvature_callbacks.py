@@ -47,10 +47,10 @@ class Images(pl.loggers.Logger):
         self.images[key] = (images[0], step)
 
 
-def data():
+def data(classes=CLASSES):
     source = torch.Generator().manual_seed(0)
     sets = [
-        (torch.randn(n, INPUTS, generator=source), torch.randint(CLASSES, (n,), generator=source)) for n in (40, 30, 20)
+        (torch.randn(n, INPUTS, generator=source), torch.randint(classes, (n,), generator=source)) for n in (40, 30, 20)
     ]
     return InMemory(*sets, batch_size=10, eval_batch_size=16)
 
@@ -133,18 +133,17 @@ def test_numbers_change_along_training(trained):
 
 
 def test_loggers_get_them_by_name(trained):
-    folder, _, networks = trained
+    folder, *_ = trained
     with (folder / "metrics.csv").open(newline="") as file:
         names = csv.DictReader(file).fieldnames
     for name in ("top_eigenvalue_1/train", "gradient_norm/train/net.layers.0.weight", "implicit_regularizer/train"):
-        assert any(name in column for column in names), (name, len(networks))
+        assert any(name in column for column in names), name
 
 
 def test_spectra_are_kept_and_drawn_for_one_replica_of_each_setting(trained):
     folder, images, networks = trained
-    chosen = {"": 0} if len(networks) == 1 else {"replica0/": 0, "replica2/": 2}
-    if len(networks) > 1:
-        assert [r.settings if hasattr(r, "settings") else r for r in REPLICAS][0] != REPLICAS[2]
+    first = {replica.lr: r for r, replica in reversed(list(enumerate(REPLICAS)))}  # of each learning rate
+    chosen = {"": 0} if len(networks) == 1 else {f"replica{r}/": r for r in first.values()}
     pictures = {path.name for path in (folder / "figures").iterdir()}
     for split in ("train", "val"):
         kept = load_file(folder / f"spectral_density_{split}.safetensors")
@@ -196,6 +195,23 @@ def test_totals_only_where_tensors_are_not_asked_for(tmp_path):
     assert {row["layer"] for row in rows_of(tmp_path)} == {""}
 
 
+def test_two_processes_measure_what_one_does(tmp_path):
+    kept, measured = [], []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        callbacks = [make(examples=EXAMPLES, **SCHEDULE) for make in CALLBACKS.values()]
+        callbacks.append(SpectralDensity(examples=EXAMPLES, probes=2, steps=5, top=2))
+        trainer = trainer_in(folder, callbacks, devices=devices, strategy="ddp_fork" if devices > 1 else "auto")
+        trainer.fit(classifier(), datamodule=data())
+        kept.append(load_file(folder / "spectral_density_train.safetensors"))
+        measured.append(rows_of(folder))
+    for one, two in zip(*measured, strict=True):
+        assert two["value"] == pytest.approx(one["value"], rel=1e-4, abs=1e-5)
+        assert all(two[key] == one[key] for key in ("step", "epoch", "split", "measure", "layer"))
+    for part in ("nodes", "weights"):
+        torch.testing.assert_close(kept[1][part], kept[0][part], rtol=1e-3, atol=1e-4)
+
+
 class Diverging(pl.Callback):
     """Makes the weights infinite in the middle of training."""
 
@@ -221,10 +237,7 @@ def test_of_a_network_that_has_diverged_they_are_nan_and_nothing_is_drawn(tmp_pa
 
 def test_fewer_parameters_than_eigenvalues_to_mark(tmp_path):
     module = Classifier(MLP([INPUTS, 1], bias=False), LogisticLoss())
-    source = data()
-    for examples in source.datasets.values() if hasattr(source, "datasets") else ():
-        examples.labels.clamp_(max=1)
-    trainer_in(tmp_path, [SpectralDensity(examples=EXAMPLES, top=10)]).fit(module, datamodule=source)
+    trainer_in(tmp_path, [SpectralDensity(examples=EXAMPLES, top=10)]).fit(module, datamodule=data(classes=2))
     assert load_file(tmp_path / "spectral_density_train.safetensors")["nodes"].shape == (8, INPUTS)
 
 

@@ -12,9 +12,13 @@ from lnsgd.callbacks import (
     ClassAssociation,
     DeadNeurons,
     DistanceFromInit,
+    GradientNorm,
     HessianTrace,
+    ImplicitRegularizer,
     LargestOutput,
     Performance,
+    SpectralDensity,
+    TopEigenvalues,
     WeightNorms,
 )
 from lnsgd.data import MNIST
@@ -50,6 +54,10 @@ def measuring(**schedule):
         WeightNorms(**schedule),
         DeadNeurons(**data, **schedule),
         LargestOutput(**data, **schedule),
+        TopEigenvalues(**data, **schedule, max_products=4, max_overhead=None),
+        GradientNorm(**data, **schedule, max_overhead=None),
+        ImplicitRegularizer(**data, **schedule, max_overhead=None),
+        SpectralDensity(**data, probes=1, steps=2),
     ]
 
 

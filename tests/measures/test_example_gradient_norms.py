@@ -149,3 +149,8 @@ def test_values_that_are_not_finite_raise():
     inputs, labels = vectors()
     with pytest.raises(NonFiniteError, match="not finite"):
         example_gradient_norms(mlp("tanh"), SquaredLoss("sum"), [(inputs * torch.nan, labels)])
+
+
+def test_a_loss_that_is_not_finite_raises_where_its_gradient_is():
+    with pytest.raises(NonFiniteError, match="not finite"):
+        example_gradient_norms(mlp(), lambda outputs, _: outputs.sum(1) + torch.inf, [vectors()])

@@ -150,3 +150,8 @@ def test_values_that_are_not_finite_raise():
     inputs, labels = vectors()
     with pytest.raises(NonFiniteError, match="not finite"):
         gradient_norm(mlp("tanh"), SquaredLoss("sum"), [(inputs * torch.inf, labels)])
+
+
+def test_a_loss_that_is_not_finite_raises_where_its_gradient_is():
+    with pytest.raises(NonFiniteError, match="not finite"):
+        gradient_norm(mlp(), lambda outputs, _: outputs.sum(1) + torch.inf, [vectors()])

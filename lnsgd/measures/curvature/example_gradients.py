@@ -96,18 +96,9 @@ class ExampleGradients:
     Args:
         model: The model.
         named: θ by name.
-
-    Raises:
-        ValueError: BatchNorm without running statistics, which mixes examples in eval mode as well.
     """
 
     def __init__(self, model: nn.Module, named: Mapping[str, nn.Parameter]) -> None:
-        for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-                raise ValueError(
-                    f"{name} ({type(module).__name__}) has no running statistics, so that every example changes the "
-                    "outputs of the others; gradients of single examples need track_running_stats=True"
-                )
         self.model = model
         self.named = named
         self._index = {name: k for k, name in enumerate(named)}

@@ -1,7 +1,7 @@
 """Whether a network is piecewise linear in every single one of its weights."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,13 +15,14 @@ from lnsgd.measures.curvature.graph import inputs_first, operands
 # indexing choose between them.
 _LINEAR = frozenset({
     "Abs", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AdaptiveMaxPool2D", "Add", "Alias", "Amax",
-    "Amin", "AsStrided", "AvgPool2D", "AvgPool3D", "Cat", "Clone", "ConstantPadNd", "Copy", "Diagonal", "Expand",
-    "Flip", "Gather", "Hardtanh", "Index", "IndexSelect", "LeakyRelu", "MaskedFill", "Max", "Maximum",
-    "MaxPool2DWithIndices", "MaxPool3DWithIndices", "Mean", "Min", "Minimum", "MkldnnAdaptiveAvgPool2D", "Neg",
-    "Permute", "ReflectionPad1D", "ReflectionPad2D", "Relu", "Repeat", "ReplicationPad1D", "ReplicationPad2D",
-    "Reshape", "ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sub", "Sum",
-    "T", "Threshold", "ToCopy", "Transpose", "Unbind", "Unfold", "Unsqueeze", "UnsafeSplit", "UnsafeView",
-    "UpsampleBilinear2D", "UpsampleNearest2D", "View", "Where", "Zero",
+    "Amin", "AsStrided", "AvgPool2D", "AvgPool3D", "Cat", "Clamp", "ClampMax", "ClampMin", "Clone", "ConstantPadNd",
+    "Copy", "Diagonal", "Embedding", "Expand", "Flip", "Gather", "Hardtanh", "Index", "IndexSelect", "LeakyRelu",
+    "MaskedFill", "Max", "Maximum", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "Mean", "Min", "Minimum",
+    "MkldnnAdaptiveAvgPool2D", "Neg", "Permute", "PixelShuffle", "PixelUnshuffle", "ReflectionPad1D", "ReflectionPad2D",
+    "Relu", "Repeat", "ReplicationPad1D", "ReplicationPad2D", "Reshape", "ReshapeAlias", "Roll", "RreluWithNoise",
+    "Rsub", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sub", "Sum", "T", "Threshold", "ToCopy",
+    "Transpose", "Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "UpsampleBilinear2D",
+    "UpsampleNearest2D", "View", "Where", "Zero",
 })
 
 # Those that are linear in each operand with the others fixed: f·g is linear in a weight that only f depends on.
@@ -39,33 +40,43 @@ class Trace:
     """The modules of a forward pass, in the order in which they ended.
 
     Attributes:
-        ended: Name and kind of each module, its inputs' and its output's node in the autograd graph.
+        ended: Name and kind of each module, its inputs' and its outputs' nodes in the autograd graph.
     """
 
     def __init__(self) -> None:
-        self.ended: list[tuple[str, list[Any], Any]] = []
+        self.ended: list[tuple[str, list[Any], list[Any]]] = []
 
 
 @contextmanager
 def traced(model: nn.Module) -> Iterator[Trace]:
     """Notes where in the autograd graph each module begins and ends."""
     trace = Trace()
+    begun: list[list[Any]] = []  # of modules that have not ended
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, Tensor) and output.grad_fn is not None:
-                starts = [x.grad_fn for x in inputs if isinstance(x, Tensor)]
-                place = f"{name} ({type(module).__name__})" if name else type(module).__name__
-                trace.ended.append((place, starts, output.grad_fn))
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Before the module runs, for it may change its input in place.
+        begun.append(_nodes([*args, *kwargs.values()]))
+
+    def end(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            place = f"{name} ({type(module).__name__})" if name else type(module).__name__
+            trace.ended.append((place, begun.pop(), _nodes(output if isinstance(output, tuple) else [output])))
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
+        handles.append(module.register_forward_hook(end(name)))
     try:
         yield trace
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _nodes(values: Iterable[Any]) -> list[Any]:
+    return [value.grad_fn for value in values if isinstance(value, Tensor) and value.grad_fn is not None]
 
 
 def bent_operation(outputs: Tensor, named: Mapping[str, nn.Parameter]) -> Any | None:
@@ -103,8 +114,8 @@ def operation(node: Any) -> str:
 
 def place_of(node: Any, trace: Trace) -> str:
     """The innermost module in which a node was made."""
-    for place, starts, end in trace.ended:
-        if node in inputs_first(end, stop=starts):
+    for place, starts, ends in trace.ended:
+        if any(node in inputs_first(end, stop=starts) for end in ends):
             return place
     return "the model"
 
@@ -118,5 +129,5 @@ def _allowed(node: Any, overlap: bool) -> bool:
     if kind in _NORMS:
         return not overlap and not getattr(node, "_saved_training", True)
     if kind == "Div":
-        return node.next_functions[1][0] is None
+        return all(divisor is None for divisor, _ in node.next_functions[1:])
     return kind in _MULTILINEAR and not overlap

@@ -46,7 +46,7 @@ class Problem:
         share: Which part of the data this is.
 
     Raises:
-        ValueError: no trainable parameter, or data that can be read only once.
+        ValueError: no trainable parameter, BatchNorm without running statistics, or data that can be read only once.
     """
 
     def __init__(self, model: nn.Module, loss: LossFunction, data: Batches, share: Share = Share()) -> None:
@@ -54,6 +54,7 @@ class Problem:
         self.loss = loss
         self.share = share
         self.named = trainable(model)
+        _check_examples_apart(model)
         if iter(data) is data:
             raise ValueError(
                 f"data is a {type(data).__name__}, which can be read only once; give a list or a DataLoader of "
@@ -143,6 +144,15 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     if not named:
         raise ValueError(f"{type(model).__name__} has no trainable parameter (requires_grad is False for all)")
     return named
+
+
+def _check_examples_apart(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"{name or 'the model'} ({type(module).__name__}) has no running statistics, so that in eval mode as "
+                "well an example changes the outputs of the others; a mean over examples needs track_running_stats=True"
+            )
 
 
 def chunks(inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

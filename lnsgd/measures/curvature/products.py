@@ -10,6 +10,11 @@ from lnsgd.measures.curvature.problem import Problem, chunks
 
 def batch_products(loss: Tensor, parameters: list[nn.Parameter], vectors: Iterable[Tensor]) -> Iterator[Tensor]:
     """∇²loss·v for each flat vector v (P,), through one double-backward graph that all share."""
+    if not (loss.isfinite() and loss.requires_grad):
+        # Derivatives need not show that a loss is not finite, as where a constant is.
+        constant = 0.0 if loss.isfinite() else torch.nan
+        yield from (torch.full_like(vector, constant) for vector in vectors)
+        return
     gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
     # A gradient that does not depend on θ adds nothing, and cannot be differentiated.
     moving = [k for k, gradient in enumerate(gradients) if gradient.requires_grad]
