@@ -78,6 +78,8 @@ def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
         return ["--data.subset", "2"]
     if name == "Points1D":  # it has 12
         return ["--data.subset", "10"]
+    if name == "SinglePoint":
+        return ["--data.subset", "1"]
     raise AssertionError(f"{path.name}: say here where test data for {name} comes from")
 
 

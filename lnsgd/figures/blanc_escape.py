@@ -107,7 +107,7 @@ def _compute(seed: int) -> pd.DataFrame:
             ends[lr] = means[-1]
             rows += [{"start": name, "lr": lr, "s": END} | row for row in _parameters(start, means[-1])]
         mean = Mean.extrapolated(ends)
-        rows.append({"start": name, "lr": EXTRAPOLATED, "s": END} | _numbers(start, mean, END, flows[-1]))
+        rows.append({"start": name, "lr": EXTRAPOLATED, "s": times[-1]} | _numbers(start, mean, times[-1], flows[-1]))
     return pd.DataFrame(rows)
 
 
@@ -132,10 +132,10 @@ def _parameters(start: Start, mean: Mean) -> list[dict[str, Any]]:
     ]
 
 
-def _means(runs: Runs, start: str, lr: float | None = None, s: float = END) -> pd.DataFrame:
-    """Rows of a start at time s, of one η or of all but the extrapolated one; a row per seed and η."""
+def _means(runs: Runs, start: str, lr: float | None = None) -> pd.DataFrame:
+    """Rows of a start at the end, of one η or of all but the extrapolated one; a row per seed and η."""
     table = pd.read_parquet(runs[COMPUTED].measures)
-    rows = table[(table["kind"] == "mean") & (table["start"] == start) & (table["s"] == s)]
+    rows = table[(table["kind"] == "mean") & (table["start"] == start) & (table["s"] == table["s"].max())]
     return rows[rows["lr"] == lr] if lr is not None else rows[rows["lr"] != EXTRAPOLATED]
 
 
@@ -286,7 +286,7 @@ def _draw_time(axis: Axes, runs: Runs) -> None:
     axis.plot(s, flow, color=GREY, linewidth=1.2, label="its flow")
     axis.plot([], [], "s", color=GREY, markersize=4, label="from a stationary point")
     axis.set(xlabel="s = T η² Var(z)", ylabel="norm of the mean displacement, flat directions", xlim=(0, 1.03 * END))
-    axis.set_title("(a) drift over time, one network", fontsize=10)
+    axis.set_title("(a) drift over time, one network (bars: 2 standard errors)", fontsize=10)
     axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])  # markers at zero are seen whole
 
 

@@ -198,7 +198,7 @@ def _regularizer(runs: Runs) -> list[Claim]:
     return [
         judge(
             f"label noise: R over its minimum among functions through the points ({_end(runs)})",
-            source="Blanc et al., Theorem 2; the minimum is derived",
+            source="Blanc et al., 1-D ReLU; the minimum is derived",
             paper=1.0,
             measured=relative_regularizer(runs[NOISY]).last.tolist(),
             low=0.99,
@@ -206,7 +206,7 @@ def _regularizer(runs: Runs) -> list[Claim]:
         ),
         judge(
             f"no noise: R over the same minimum ({_end(runs)})",
-            source="Blanc et al., Theorem 2; the minimum is derived",
+            source="Blanc et al., 1-D ReLU; the minimum is derived",
             paper="far above",
             measured=relative_regularizer(runs[CLEAN]).last.tolist(),
             low=10.0,
@@ -218,7 +218,7 @@ def _controls(runs: Runs) -> list[Claim]:
     one_layer = [
         judge(
             f"control: noise with {arm} trained has no effect (fraction of runs that are simplest, {_end(runs)})",
-            source="Blanc et al., section 4",
+            source="Blanc et al., 1-D ReLU",
             paper="none",
             measured=simple(runs[arm]).astype(float).tolist(),
             high=0.0,
@@ -237,8 +237,8 @@ def _controls(runs: Runs) -> list[Claim]:
 
 
 def _draw(runs: Runs) -> Picture:
-    picture = Picture(figsize=(11, 7), layout="constrained")
-    above, below = picture.subfigures(2, 1, height_ratios=(1.1, 1))
+    picture = Picture(figsize=(11, 6.6), layout="constrained")
+    above, below = picture.subfigures(2, 1)
     for axis, arms in zip(above.subplots(1, 3, sharey=True), ((CLEAN,), (NOISY,), (OUTPUT_ONLY, HIDDEN_ONLY))):
         _draw_curves(axis, {arm: runs[arm] for arm in arms})
     number = len(replicas(runs[CLEAN]))
@@ -248,16 +248,18 @@ def _draw(runs: Runs) -> Picture:
     above.axes[0].set(ylabel="h(x)")
     loss, length, changes, regularizer = below.subplots(1, 4)
     _draw_over_steps(loss, {arm: measured(runs[arm], "loss", "train") for arm in (CLEAN, NOISY)}, geometric=True)
-    _draw_over_steps(length, {arm: measured(runs[arm], "curve_length") for arm in COLORS if arm != KEPT})
-    _draw_over_steps(changes, {arm: measured(runs[arm], "convexity_changes") for arm in COLORS if arm != KEPT})
-    both = {arm: relative_regularizer(runs[arm]) for arm in (KEPT, CLEAN, NOISY)}
-    _draw_over_steps(regularizer, both, geometric=True)
+    # Kept noise makes other points, which ask for other shapes.
+    same_points = {arm: run for arm, run in runs.items() if arm != KEPT}
+    _draw_over_steps(length, {arm: measured(run, "curve_length") for arm, run in same_points.items()})
+    _draw_over_steps(changes, {arm: measured(run, "convexity_changes") for arm, run in same_points.items()})
+    relative = {arm: relative_regularizer(runs[arm]) for arm in (KEPT, CLEAN, NOISY)}
+    _draw_over_steps(regularizer, relative, geometric=True)
     loss.set(title="Mean squared error", yscale="log")
     length.set(title="Curve length", ylim=(3.8, 8))
     length.axhspan(*simplest_lengths(), color="black", alpha=0.12, linewidth=0)
     changes.set(title="Convexity changes", ylim=(0, None))
     changes.axhline(FEWEST_CHANGES, color="black", linestyle=":", linewidth=1.2)
-    regularizer.set(title="$R=\\overline{\\|\\nabla h\\|^2}$ over its minimum", yscale="log")
+    regularizer.set(title="$R$ over its minimum", yscale="log")
     regularizer.axhline(1, color="black", linestyle=":", linewidth=1.2)
     for axis in (loss, length, changes, regularizer):
         _mark_end_of_noise(axis, runs)
@@ -271,7 +273,7 @@ def _draw_curves(axis: Axes, runs: Mapping[str, RunFolder]) -> None:
     for arm, run in runs.items():
         axis.plot(x, curves(run, x).T, color=COLORS[arm], linewidth=1.1, alpha=0.75)
     axis.scatter(*points(), s=26, color="black", zorder=3)
-    axis.set(xlabel="x", ylim=(-1.6, 1.6), xlim=(x[0], x[-1]))
+    axis.set(xlabel="x", ylim=(-1.25, 1.25), xlim=(x[0], x[-1]))
     plain(axis)
 
 

@@ -130,8 +130,11 @@ def units_of(run: RunFolder, net: Net) -> Units:
     return Units(found["activation"][0].steps, signs * activations, signs * weights)
 
 
-def distinct_values(run: RunFolder, net: Net) -> list[int]:
-    """How many different pairs (activation, output weight) the units of each seed have in the end; zero is one."""
+def distinct_values(run: RunFolder, net: Net) -> list[float]:
+    """How many different pairs (activation, output weight) the units of each seed have in the end; zero is one.
+
+    NaN for a seed that has diverged: no claim holds for it.
+    """
     units = units_of(run, net)
     pairs = np.stack([units.activations[..., -1], units.output_weights[..., -1]], -1)
     return [cluster_count(torch.from_numpy(of_seed), TOLERANCE) for of_seed in pairs]
@@ -216,8 +219,8 @@ def _draw_plane(axis: Axes, runs: Runs, net: Net) -> None:
     axis.plot(net.activation(shares), shares / net.activation(shares), color=GREY, linestyle=":", linewidth=1.2)
     for activations, weights in zip(noisy.activations[0], noisy.output_weights[0]):
         axis.plot(activations, weights, color=ORANGE, linewidth=0.7, alpha=0.45, zorder=1)
-    start = {"s": 16, "facecolor": "none", "edgecolor": GREY, "linewidth": 0.8}
-    axis.scatter(noisy.activations[0, :, 0], noisy.output_weights[0, :, 0], **start)
+    begin = noisy.activations[0, :, 0], noisy.output_weights[0, :, 0]
+    axis.scatter(*begin, s=16, facecolor="none", edgecolor=GREY, linewidth=0.8)
     axis.scatter(clean.activations[0, :, -1], clean.output_weights[0, :, -1], s=18, color=BLUE, marker="x", linewidth=1)
     axis.scatter(noisy.activations[0, :, -1], noisy.output_weights[0, :, -1], s=40, color=ORANGE, zorder=3)
     best = np.maximum(best_shares(net), 1e-9)
@@ -228,12 +231,16 @@ def _draw_plane(axis: Axes, runs: Runs, net: Net) -> None:
 
 
 def _plane_legend() -> list[Line2D]:
-    point = {"marker": "o", "linestyle": ""}
+    def point(label: str, size: float, color: str, face: str, marker: str = "o") -> Line2D:
+        line = Line2D([], [], marker=marker, linestyle="", markersize=size, label=label)
+        line.set(markeredgecolor=color, markerfacecolor=face)
+        return line
+
     return [
-        Line2D([], [], markerfacecolor="none", markeredgecolor=GREY, markersize=4, label="a unit's start", **point),
-        Line2D([], [], color=BLUE, marker="x", linestyle="", markersize=4.5, label="end, no noise"),
-        Line2D([], [], color=ORANGE, markersize=6, label="end, label noise", **point),
-        Line2D([], [], markerfacecolor="none", markeredgecolor="black", markersize=10, label="closed form", **point),
+        point("a unit's start", 4, GREY, "none"),
+        point("end, no noise", 4.5, BLUE, BLUE, "x"),
+        point("end, label noise", 6, ORANGE, ORANGE),
+        point("closed form", 10, "black", "none"),
         Line2D([], [], color=GREY, linestyle=":", label="best pairs, any share"),
     ]
 

@@ -115,7 +115,7 @@ FIGURE = Figure(
     title="More points than dimensions: the neurons fall into a few clusters (Gatmiry et al., Fig. 1b)",
     config="figures/sharpness-clusters.yaml",
     scales={"ci": Scale(seeds=10), "paper": Scale(seeds=20, options=_LONG)},
-    arms={NO_NOISE: [*WITHOUT_NOISE, "--trainer.max_steps", "50000"], NOISE: []},
+    arms={NO_NOISE: [*WITHOUT_NOISE, "--trainer.max_steps", "200000"], NOISE: []},
     claims=_claims,
     draw=_draw,
 )

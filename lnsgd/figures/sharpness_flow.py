@@ -51,6 +51,7 @@ FIRST, SMALL = 0.1, 0.05
 LINEAR = (1e-4, 1e-2)
 
 SHOWN = 0  # the instance that is drawn
+DRAWN_FROM = 1e-3  # in s
 
 
 class Path(NamedTuple):
@@ -123,14 +124,14 @@ def _agreement(runs: Runs, arm: str) -> list[Claim]:
     return [
         judge(
             f"{arm}: σ₂/σ₁ of the features follows the flow (mean |ratio − 1|, {span}, where it is ≥ {SMALL:g})",
-            source=f"{PAPER}, section 3; derived",
+            source=f"{PAPER}, label noise as a flow; derived",
             paper="within a few per cent",
             measured=deviations(found.ratio, expected.ratio, large),
             high=0.05,
         ),
         judge(
             f"{arm}: trace of the Hessian follows the flow (mean |ratio − 1|, {span})",
-            source=f"{PAPER}, section 3; derived",
+            source=f"{PAPER}, label noise as a flow; derived",
             paper="within a few per cent",
             measured=deviations(found.trace, expected.trace, np.ones_like(large)),
             high=0.05,
@@ -198,7 +199,7 @@ def _rate_claims(runs: Runs) -> list[Claim]:
 def _flow_to_the_end(runs: Runs) -> Path:
     """The flow until every instance is past the window of rates."""
     slowest = problem(runs).rate(NEURONS).min().item()
-    return flow(runs, np.geomspace(FIRST, 20 / slowest, 300))
+    return flow(runs, np.geomspace(DRAWN_FROM, 20 / slowest, 300))
 
 
 def _draw(runs: Runs) -> Picture:
@@ -218,11 +219,11 @@ def _draw(runs: Runs) -> Picture:
     kappa = problem(runs).rate(NEURONS).numpy()
     _draw_slope(ratios, ideal, kappa[SHOWN])
     over_steps.set(xlabel="steps", xscale="log", ylabel="trace of the Hessian / minimum")
-    over_s.set(xscale="log", xlim=(1e-3, None), ylabel="trace of the Hessian / minimum")
+    over_s.set(xscale="log", xlim=(DRAWN_FROM, None), ylabel="trace of the Hessian / minimum")
     end = 4 * np.log(10) / kappa[SHOWN]
     ratios.set(ylabel="σ₂/σ₁ of the features", yscale="log", ylim=(1e-4, 1.5), xlim=(0, 1.1 * end))
-    over_steps.set_title(f"(a) one instance (seed {SHOWN}), over steps: four curves", fontsize=10)
-    over_s.set_title("(b) the same over s: one curve", fontsize=10)
+    over_steps.set_title(f"(a) one instance (seed {SHOWN}), over steps", fontsize=10)
+    over_s.set_title("(b) the same over s = η²σ²·steps: one curve", fontsize=10)
     ratios.set_title("(c) the features become rank one, exponentially", fontsize=10)
     _draw_rates(rate, runs, ideal, kappa)
     for axis in (over_steps, over_s, ratios, rate):
@@ -235,7 +236,9 @@ def _draw_slope(axis: Axes, ideal: Path, kappa: float) -> None:
     """A line of slope −κ through the flow where σ₂/σ₁ is small."""
     at = int(np.argmax(ideal.ratio[SHOWN] < LINEAR[1]))
     height = 3 * ideal.ratio[SHOWN, at] * np.exp(-kappa * (ideal.s - ideal.s[at]))
-    axis.plot(ideal.s, height, color=GREY, linestyle=":", linewidth=1.4, label=f"slope −κ, κ = {kappa:.2f}")
+    axis.plot(
+        ideal.s, height, color=GREY, linestyle=":", linewidth=1.4, label=f"slope −κ, in closed form: κ = {kappa:.2f}"
+    )
 
 
 def _draw_rates(axis: Axes, runs: Runs, ideal: Path, kappa: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 def chord_deviation(
     x: np.ndarray, y: np.ndarray, inputs: np.ndarray, labels: np.ndarray, tolerance: float = 1e-5
 ) -> float:
-    """Largest |h − chord| between three neighbouring data points on a line (Blanc et al., section 4).
+    """Largest |h − chord| between three neighbouring data points on a line (Blanc et al., 1-D ReLU networks).
 
     In the theory a network that label noise has simplified is linear there. The chord goes through the data, so that a
     network that does not fit them deviates too.

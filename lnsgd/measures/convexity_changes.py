@@ -6,7 +6,7 @@ import numpy as np
 
 
 def convexity_changes(x: np.ndarray, y: np.ndarray, merge: float = 0.02, tolerance: float = 0.1) -> float:
-    """How often a piecewise-linear function changes between convex and concave (Blanc et al., section 4).
+    """How often a piecewise-linear function changes between convex and concave (Blanc et al., 1-D ReLU networks).
 
     It is convex where its slope rises and concave where it falls, so this is the number of local extrema of the
     slope, piece by piece. Two things that cannot be seen in a plot do not count: knots less than ``merge`` after

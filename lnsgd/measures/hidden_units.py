@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lnsgd.measures.evaluation import evaluation_mode
 from lnsgd.models import MLP
@@ -43,4 +43,6 @@ def hidden_units(net: MLP, inputs: Tensor) -> HiddenUnits:
         raise ValueError(f"hidden_units: widths = {net.widths}; the network must have one hidden layer and one output")
     with torch.no_grad(), evaluation_mode(net):
         activations = net.activations[0](net.layers[0](inputs.flatten(1)))
-    return HiddenUnits(activations, net.layers[1].weight.detach()[0])
+    output = net.layers[1]
+    assert isinstance(output, nn.Linear)
+    return HiddenUnits(activations, output.weight.detach()[0])

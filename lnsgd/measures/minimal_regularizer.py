@@ -19,7 +19,7 @@ def minimal_regularizer(inputs: np.ndarray, labels: np.ndarray) -> float:
         R = 1 + mean x_i² + Σ_i |Δ_i|·G(x_i),    Δ_i the change of slope of the data at the i-th point.
 
     It is an infimum: the kinks are at the points, where a ReLU has no derivative. All biases are trained too (Blanc et
-    al., section 4; derived here).
+    al.; derived here).
 
     Args:
         inputs: x_i, (n,), in any order, no two equal; n ≥ 2.

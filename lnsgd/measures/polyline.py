@@ -7,7 +7,7 @@ from lnsgd.models import MLP
 
 
 def polyline(net: MLP, low: float = -1.0, high: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Knots (x, y) of h on an interval: between neighbours h is linear (Blanc et al., section 4).
+    """Knots (x, y) of h on an interval: between neighbours h is linear (Blanc et al., 1-D ReLU networks).
 
     h(x) = Σ_j c_j·max(0, w_j·x + b_j) + a·x + e has its kinks at −b_j/w_j, and nowhere else.
 

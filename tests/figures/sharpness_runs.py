@@ -31,7 +31,7 @@ def run_of(
     trace: np.ndarray,
     others: Mapping[Name, np.ndarray],
 ) -> RunFolder:
-    """A run with these σ_k/σ₁ of the features by k, σ₁ = 2, these traces over a minimum of 4, and more curves (R, T)."""
+    """A run with these σ_k/σ₁ of the features by k, σ₁ = 2, traces over a minimum of 4, and more curves, all (R, T)."""
     ones = np.ones_like(trace)
     curves: dict[Name, np.ndarray] = {("singular_value_1", "train", FEATURES): 2 * ones, **others}
     curves |= {(f"singular_value_{k}", "train", FEATURES): 2 * ratio for k, ratio in ratios.items()}

@@ -172,10 +172,10 @@ def test_claims_hold_for_what_the_paper_reports(as_in_the_paper):
 
 def test_claims_do_not_hold_where_noise_does_the_opposite(tmp_path):
     wild = {LOSS: [5, 4, 3, 2, 1], LENGTH: [9, 6, 5.5, 5.3, 5.8], REGULARIZER: [50 * LEAST] * 4 + [20 * LEAST]}
-    behaviour = {arm: SIMPLE for arm in ARMS}
+    behaviour = dict.fromkeys(ARMS, SIMPLE)
     behaviour[CLEAN] = {**SIMPLE, LOSS: [5, 4, 3, 2, 1]}
     behaviour[NOISY] = {**COMPLICATED, **wild}
-    spreads = {arm: 0.0 for arm in ARMS} | {NOISY: 0.5}
+    spreads = dict.fromkeys(ARMS, 0.0) | {NOISY: 0.5}
     claims = FIGURE.claims(runs_of(tmp_path, behaviour, spreads))
     assert [(claim.claim, claim.holds) for claim in claims] == [(claim.claim, False) for claim in claims]
 
@@ -183,7 +183,7 @@ def test_claims_do_not_hold_where_noise_does_the_opposite(tmp_path):
 def test_a_length_that_falls_with_the_loss_does_not_fall_much_later(tmp_path):
     at_once = {**SIMPLE, LENGTH: [9, 4.3, 4.3, 4.3, 4.2]}
     behaviour = {arm: at_once if arm == NOISY else COMPLICATED for arm in ARMS}
-    claims = FIGURE.claims(runs_of(tmp_path, behaviour, {arm: 0.0 for arm in ARMS}))
+    claims = FIGURE.claims(runs_of(tmp_path, behaviour, dict.fromkeys(ARMS, 0.0)))
     (later,) = [claim for claim in claims if "much later" in claim.claim]
     assert (later.holds, later.measured) == (False, 1.0)
 

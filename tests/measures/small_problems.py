@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lnsgd.measures import Share
-from lnsgd.models import MLP
+from lnsgd.models import MLP, ResNet20
 
 CLASSES = 3
 
@@ -41,6 +41,33 @@ def images(n=10):
     source = generator(2)
     inputs = torch.randn(n, 1, 4, 4, generator=source, dtype=torch.float64)
     return inputs, torch.randint(CLASSES, (n,), generator=source)
+
+
+def narrow_resnet():
+    """ResNet-20 with 1, 2 and 4 channels, 1,172 weights, and BatchNorm away from where it starts."""
+    torch.manual_seed(0)
+    net = ResNet20(CLASSES, width=1).double()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(std=0.3)
+    return net
+
+
+class Net(nn.Module):
+    """A forward pass as a function of the network and its input, and the modules and parameters it uses."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self, x)
 
 
 class Noisy(nn.Module):

@@ -1,5 +1,6 @@
 """Convexity changes of known piecewise-linear functions, and against the signs of their kinks."""
 
+import itertools
 from math import isnan
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_counts_the_changes_of_sign_of_kinks(seed):
     draw = np.random.default_rng(seed)
     kinks = draw.choice([-1, 1], 12) * draw.uniform(0.2, 2, 12)
     slopes = np.concatenate([[0], kinks.cumsum()])
-    expected = sum(one * two < 0 for one, two in zip(kinks, kinks[1:]))
+    expected = sum(one * two < 0 for one, two in itertools.pairwise(kinks))
     x, y = integrated(slopes, draw.uniform(0.1, 1, 13))
     assert convexity_changes(x, y) == expected
 

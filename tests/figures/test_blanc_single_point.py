@@ -1,0 +1,222 @@
+"""One labelled point: closed forms, how values are counted, when claims hold, and the theorem on a short run."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import optimize, special
+
+from lnsgd.figures.blanc_single_point import (
+    FIGURE,
+    FOUR,
+    NETS,
+    SIX,
+    TANH,
+    Net,
+    best_shares,
+    distinct_values,
+    least_regularizer,
+    units_of,
+)
+from lnsgd.figures.figure import Runs
+from lnsgd.run_folder import RunFolder
+from lnsgd.training import train
+from tests.figures.handmade import handmade
+
+SEEDS = 2
+STEPS = [0, 10, 100]
+
+# Which claim of a network is which.
+FEW, LEAST, CONTROL = range(3)
+EQUAL, TWO = 9, 10
+
+
+def regularizer(net: Net, activations: np.ndarray, weights: np.ndarray) -> float:
+    slopes = 1 - activations**2 if net.odd else activations * (1 - activations)
+    return float((activations**2 + weights**2 * slopes**2).sum())
+
+
+# --- closed forms ---
+
+
+@pytest.mark.parametrize("net", NETS, ids=[net.name for net in NETS])
+def test_no_activation_is_better_for_a_share(net):
+    grid = np.linspace(1e-6, 1 - 1e-6, 200_001)
+    slopes = 1 - grid**2 if net.odd else grid * (1 - grid)
+    for share in (0.05, 1 / 3, 1.0, 1.7):
+        costs = grid**2 + (share / grid) ** 2 * slopes**2
+        assert net.cost(np.float64(share)) == pytest.approx(costs.min(), rel=1e-8)
+        assert net.activation(np.float64(share)) == pytest.approx(grid[costs.argmin()], abs=1e-5)
+
+
+@pytest.mark.parametrize("net", NETS, ids=[net.name for net in NETS])
+def test_least_regularizer_against_descent_on_all_weights(net):
+    """From many starts, over pre-activations and output weights that fit the label."""
+
+    def cost(numbers: np.ndarray) -> float:
+        z, weights = np.split(numbers, 2)
+        activations = np.tanh(z) if net.odd else special.expit(z)
+        return regularizer(net, activations, weights)
+
+    def error(numbers: np.ndarray) -> float:
+        z, weights = np.split(numbers, 2)
+        return float(weights @ (np.tanh(z) if net.odd else special.expit(z)) - net.label)
+
+    few = Net(net.name, 4, net.label, net.cost, net.activation, net.odd) if net is TANH else net
+    draw = np.random.default_rng(0)
+    found = [
+        optimize.minimize(
+            cost,
+            draw.normal(size=2 * few.units),
+            constraints={"type": "eq", "fun": error},
+            method="SLSQP",
+            options={"maxiter": 1000, "ftol": 1e-12},
+        ).fun
+        for _ in range(10)
+    ]
+    assert min(found) == pytest.approx(least_regularizer(few), rel=1e-5)
+
+
+def test_closed_forms_of_the_paper_s_cases():
+    assert least_regularizer(TANH) == pytest.approx(2 * (math.sqrt(2) - 1), abs=1e-9)
+    assert best_shares(TANH) == (1.0, 0.0)
+    assert least_regularizer(SIX) == pytest.approx(0.6, abs=1e-9)
+    assert best_shares(SIX) == pytest.approx((1 / 3, 1 / 3), abs=1e-5)
+    large, small = best_shares(FOUR)
+    assert large + 3 * small == pytest.approx(2)
+    assert large > 3 * small
+    assert 0.75 < least_regularizer(FOUR) < 4 * FOUR.cost(np.float64(0.5)) == pytest.approx(0.8)
+
+    def slope(p):
+        return 2 * p / (1 + p**2) ** 2
+
+    assert slope(large) == pytest.approx(slope(small), abs=1e-5)
+
+
+# --- what is read ---
+
+
+def run_of(folder: Path, net: Net, pairs: np.ndarray, least: float = 1.0) -> RunFolder:
+    """A run of which every seed ends with these (activation, output weight); they are others before that."""
+    curves = {("implicit_regularizer", "train", ""): np.full((SEEDS, 3), [5.0, 5.0, least])}
+    for j, (activation, weight) in enumerate(pairs):
+        layer = f"net.activations.0.{j}"
+        curves["activation", "train", layer] = np.tile([0.1 * j, 0.1 * j, activation], (SEEDS, 1))
+        curves["output_weight", "", layer] = np.tile([1.0, 2.0 + j, weight], (SEEDS, 1))
+    return handmade(folder, STEPS, curves)
+
+
+def best_pairs(net: Net) -> np.ndarray:
+    shares = np.maximum([best_shares(net)[0], *[best_shares(net)[1]] * (net.units - 1)], 1e-9)
+    return np.stack([net.activation(shares), shares / net.activation(shares)], 1)
+
+
+def spread_pairs(net: Net) -> np.ndarray:
+    return np.stack([np.linspace(0.1, 0.9, net.units), np.linspace(-1, 1, net.units)], 1)
+
+
+def runs_of(folder: Path, noisy=best_pairs, clean=spread_pairs, factor: float = 1.0) -> Runs:
+    runs = {}
+    for net in NETS:
+        runs[net.noisy] = run_of(folder / net.noisy, net, noisy(net), factor * least_regularizer(net))
+        runs[net.clean] = run_of(folder / net.clean, net, clean(net))
+    return runs
+
+
+def test_units_by_seed_unit_and_step(tmp_path):
+    units = units_of(run_of(tmp_path / "run", FOUR, spread_pairs(FOUR)), FOUR)
+    assert units.steps.tolist() == STEPS
+    assert units.activations.shape == units.output_weights.shape == (SEEDS, 4, 3)
+    assert units.output_weights[1, :, 1].tolist() == [2, 3, 4, 5]
+    np.testing.assert_allclose(units.shares[0, :, -1], spread_pairs(FOUR).prod(1))
+
+
+def test_a_tanh_unit_counts_up_to_its_sign(tmp_path):
+    pairs = np.zeros((20, 2))
+    pairs[3], pairs[7] = (0.84, 1.19), (-0.84, -1.19)
+    assert distinct_values(run_of(tmp_path / "same", TANH, pairs), TANH) == [2, 2]
+    pairs[7] = (-0.84, 1.19)
+    assert distinct_values(run_of(tmp_path / "other", TANH, pairs), TANH) == [3, 3]
+
+
+def test_a_logistic_unit_does_not(tmp_path):
+    pairs = np.array([(0.3, 1.0), (0.3, 1.0), (0.3, -1.0), (0.3, 1.01)])
+    assert distinct_values(run_of(tmp_path / "run", FOUR, pairs), FOUR) == [2, 2]
+
+
+# --- what is judged ---
+
+
+def test_claims_hold_where_the_theorem_does(tmp_path):
+    claims = FIGURE.claims(runs_of(tmp_path))
+    assert [claim.holds for claim in claims] == [True] * 11
+    assert {claim.n for claim in claims} == {SEEDS}
+
+
+def test_claims_do_not_hold_where_units_stay_spread_and_those_without_noise_do_not(tmp_path):
+    claims = FIGURE.claims(runs_of(tmp_path, spread_pairs, best_pairs, factor=1.02))
+    assert [claim.holds for claim in claims] == [False] * 11
+
+
+def test_a_regularizer_below_the_least_is_an_error_too(tmp_path):
+    claims = FIGURE.claims(runs_of(tmp_path, factor=0.98))
+    failed = {number for number, claim in enumerate(claims) if not claim.holds}
+    assert failed == {LEAST, 3 + LEAST, 6 + LEAST}
+
+
+def test_three_values_are_one_too_many(tmp_path):
+    def three(net: Net) -> np.ndarray:
+        pairs = best_pairs(net)
+        pairs[-1] += (0, 0.05)
+        return pairs
+
+    claims = FIGURE.claims(runs_of(tmp_path, three))
+    failed = {number for number, claim in enumerate(claims) if not claim.holds}
+    assert failed == {FEW, 6 + FEW, EQUAL, TWO}  # six equal units become two values
+
+
+# --- what is drawn ---
+
+
+def test_draws(tmp_path):
+    picture = FIGURE.draw(runs_of(tmp_path))
+    picture.savefig(tmp_path / "picture.png")
+    assert len(picture.axes) == 9
+    assert [axis.get_title() for axis in picture.axes[:3]] == [f"{net.name}, y = {net.label:g}" for net in NETS]
+    labels = [text.get_text() for axis in picture.axes if axis.get_legend() for text in axis.get_legend().get_texts()]
+    assert {"label noise", "no noise", "closed form"} <= set(labels)
+
+
+# --- what is trained ---
+
+
+def test_arms_are_what_the_networks_say():
+    for net in NETS:
+        for arm in (net.noisy, net.clean):
+            options = FIGURE.options("paper", arm)
+            if net is not TANH:
+                assert options[options.index("--model.net.widths") + 1] == f"[3,{net.units},1]"
+                assert options[options.index("--data.label") + 1] == f"{net.label:g}"
+
+
+def trained(folder: Path) -> RunFolder:
+    """A strong noise makes six logistic units nearly equal in a moment."""
+    options = [*FIGURE.options("ci", SIX.noisy), "--replicas.seeds", "2", "--model.noise_steps", "150000"]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+    short = ["--trainer.max_steps", "152000", "--run_dir", str(folder)]
+    run = train(["fit", "--config", str(FIGURE.config_path(SIX.noisy)), *options, *quiet, *short]).run_folder
+    assert run is not None
+    return run
+
+
+def test_a_run_does_so_too_and_repeats_itself(tmp_path):
+    first, second = trained(tmp_path / "first"), trained(tmp_path / "second")
+    tables = [pd.read_parquet(run.measures) for run in (first, second)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    units = units_of(first, SIX)
+    before, after = units.shares[:, :, 0], units.shares[:, :, -1]
+    np.testing.assert_allclose(after.sum(1), 2, atol=1e-6)
+    np.testing.assert_allclose(after, 1 / 3, atol=0.05)
+    assert (before.std(1) > 10 * after.std(1)).all()
