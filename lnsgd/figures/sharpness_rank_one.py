@@ -118,7 +118,7 @@ def _draw(runs: Runs) -> Picture:
     ranks.set_title("(a) second singular value of the features", fontsize=10)
     traces.axhline(1, color="black", linestyle="--", linewidth=1.2, label="minimum, in closed form", zorder=1)
     traces.set(ylabel="trace / minimum", yscale="log", ylim=(0.9, 20))
-    traces.set_title("(b) trace of the Hessian at the nearest zero loss", fontsize=10)
+    traces.set_title("(b) trace of the Hessian, taken to zero loss", fontsize=10)
     traces.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"], minor=False)
     traces.set_yticks([], minor=True)
     for axis in (ranks, traces):

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lnsgd.figures.results import Curves, config, measured, replicas, seconds
+from lnsgd.figures.results import Curves, config, measured, replicas, seconds, weights
+from tests.figures import tiny
 from tests.figures.tiny import hand_made_run
 
 # Out of order, as a run that was resumed may leave them; replica 1 of three has diverged after step 10.
@@ -84,3 +85,13 @@ def test_the_config_of_a_run(tmp_path: Path) -> None:
     run = hand_made_run(tmp_path, [(0, 0, "", "norm", "", 1.0)])
     run.config.write_text("data:\n  init_args: {size: 20}\n")
     assert config(run) == {"data": {"init_args": {"size": 20}}}
+
+
+def test_weights_are_those_before_and_after_training(tmp_path: Path) -> None:
+    run = tiny.run(tiny.figure(tmp_path), tmp_path / "out")["p = 0"]
+    before, after = (weights(run, "layers.0.weight", initial=initial) for initial in (True, False))
+    assert before.shape == after.shape == (2, 8, 6)
+    assert before.dtype == after.dtype == np.float64
+    assert (before != after).any(axis=(1, 2)).all()
+    with pytest.raises(ValueError, match=r"no weights 'layers.9.weight'; there are .*layers.0.weight"):
+        weights(run, "layers.9.weight")

@@ -5,11 +5,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from lnsgd.measures import Share
 from lnsgd.models import MLP, ResNet20
+from tests.tolerances import EXACT
 
 CLASSES = 3
 
@@ -146,3 +148,14 @@ def in_processes(measure, count=2):
 def part(batches, share):
     """The examples of a share: of every batch those at its rank, and at every ``world``-th place after it."""
     return [tuple(tensor[share.rank :: share.world] for tensor in batch) for batch in batches]
+
+
+def assert_equal_traces(found, expected):
+    """Two `HessianTrace` are the same up to the order of sums."""
+    assert found.method == expected.method
+    pairs = [(found.total, expected.total), *zip(found.per_tensor.values(), expected.per_tensor.values())]
+    for ours, theirs in pairs:
+        assert ours.value == pytest.approx(theirs.value, rel=EXACT["rtol"], abs=EXACT["atol"])
+        # A standard error of 0 comes out as the root of rounding.
+        assert ours.standard_error == pytest.approx(theirs.standard_error, rel=1e-9, abs=1e-9)
+        assert (ours.probes, ours.samples) == (theirs.probes, theirs.samples)

@@ -14,14 +14,22 @@ def hutch_plus_plus(problem: Problem, budget: Budget, generator: torch.Generator
     Meyer, Musco, Musco and Woodruff (2021), Hutch++. A third of the products each finds Q, takes the first term
     exactly and estimates the second. Rounds double all three; what they have found is kept, so that a product is
     never taken twice; ``probes`` counts products.
+
+    Raises:
+        ValueError: fewer products allowed than the first round takes.
     """
+    if budget.max_probes < 3 * budget.min_probes:
+        raise ValueError(
+            f"max_probes = {budget.max_probes}; method = 'hutch++' takes at least 3 · min_probes = "
+            f"{3 * budget.min_probes} products: allow as many, or fewer min_probes"
+        )
     state = _State(problem)
     more = budget.min_probes
     while True:
         samples = state.extend(more, generator)
         values = state.values()
-        more = budget.more_probes(values)
-        if not more or state.products + 3 * more > budget.max_probes:
+        more = min(budget.more_probes(values), (budget.max_probes - state.products) // 3)
+        if more <= 0:
             return BlockTraces.from_probes(values, samples, state.products)
 
 

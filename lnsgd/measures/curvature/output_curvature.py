@@ -21,9 +21,13 @@ def output_factors(problem: Problem, outputs: Tensor, labels: Tensor) -> tuple[T
     if not curvature.isfinite().all():  # an eigendecomposition would stop with an error of its own
         return torch.full_like(curvature, torch.nan), torch.ones_like(curvature[:, 0])
     values, vectors = torch.linalg.eigh(curvature.double())
-    # What is this much smaller than the largest eigenvalue is rounding.
-    smallest = torch.finfo(curvature.dtype).eps * values.abs().amax(1, keepdim=True)
-    values = values.where(values.abs() > smallest, 0.0)
+    # What is this much smaller than the largest eigenvalue is rounding. Below zero it is that of all examples which
+    # counts: differences such as p − p² round alike for those with hardly any curvature, and a single negative
+    # eigenvalue would cost a pass of its own.
+    rounding = torch.finfo(curvature.dtype).eps * values.abs()
+    values = values.where(
+        (values > rounding.amax(1, keepdim=True)) | (values < -values.shape[1] * rounding.amax()), 0.0
+    )
     factors = vectors * values.abs().sqrt().unsqueeze(1)
     return factors.to(curvature), values.sign().to(curvature)
 
