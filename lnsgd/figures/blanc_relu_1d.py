@@ -238,7 +238,7 @@ def _controls(runs: Runs) -> list[Claim]:
 
 def _draw(runs: Runs) -> Picture:
     picture = Picture(figsize=(11, 6.6), layout="constrained")
-    above, below = picture.subfigures(2, 1)
+    above, below = picture.subfigures(2, 1)  # type: ignore[misc]  # an array of two
     for axis, arms in zip(above.subplots(1, 3, sharey=True), ((CLEAN,), (NOISY,), (OUTPUT_ONLY, HIDDEN_ONLY))):
         _draw_curves(axis, {arm: runs[arm] for arm in arms})
     number = len(replicas(runs[CLEAN]))

@@ -23,7 +23,8 @@ class HessianTrace:
 
     Attributes:
         total: Of all; the values of the tensors sum to it, their errors do not.
-        per_tensor: By name of the parameter.
+        per_tensor: By name of the parameter. ``min_probes`` is about the total; in a tensor to which few examples have
+            brought curvature, the standard error of ggn rests on fewer degrees of freedom, and is less certain.
         method: How it was found.
     """
 
@@ -79,7 +80,8 @@ def hessian_trace(
     Raises:
         ValueError: an unknown method, a tolerance or numbers of probes that make no sense, no examples, data that can
             be read only once, no trainable parameter, outputs that are not floating point, a loss that is not
-            per example, ggn for a network that is not piecewise linear, or exact for a large one.
+            per example, BatchNorm without running statistics, ggn for a network that is not piecewise linear,
+            exact for a large one, or hutch++ with fewer than 3 · ``min_probes`` products allowed.
         NonFiniteError: a loss or derivative is NaN or infinite.
     """
     if method not in get_args(Method):

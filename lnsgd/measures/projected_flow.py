@@ -85,9 +85,7 @@ def projected_flow(problem: Constrained, start: Tensor, times: Sequence[float], 
             used = min(step, time - now)
             proposed, error = _try_step(problem, weights, slope, used)
             if error > tolerance and used < _SHORTEST_STEP:
-                raise ValueError(
-                    f"projected_flow: no step at s = {now:.3g}, where the derivatives are dependent"
-                )
+                raise ValueError(f"projected_flow: no step at s = {now:.3g}, where the derivatives are dependent")
             if error <= tolerance:
                 # In s, so that the last step before a time ends exactly there.
                 now = time if used == time - now else now + used

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lnsgd.data import CIFAR10, MNIST
 from lnsgd.data.tensor_data import TensorData
 from lnsgd.losses import CrossEntropy
-from lnsgd.measures import hessian_trace
+from lnsgd.measures import Estimate, hessian_trace
 from lnsgd.models import MLP, ResNet20
 
 RTOL = 0.02
@@ -79,7 +79,12 @@ def gradient(net: nn.Module, batches: Batches) -> None:
 def lnsgd_row(net: nn.Module, batches: Batches, probes: int | None = None, rtol: float = RTOL, **options: Any) -> Row:
     """One of lnsgd's methods to the tolerance; or with a number of probes."""
     limit = {} if probes is None else {"min_probes": probes, "max_probes": probes}
-    seconds, found = timed(lambda: hessian_trace(net, CrossEntropy(), batches, rtol=rtol, **options, **limit).total)
+
+    def trace(data: Batches) -> Estimate:
+        return hessian_trace(net, CrossEntropy(), data, rtol=rtol, **options, **limit).total
+
+    trace(batches[:1])  # the peers have their warm-up in `sampled_row`
+    seconds, found = timed(lambda: trace(batches))
     relative = found.standard_error / found.value
     row = {"trace": found.value, "standard_error": found.standard_error, "probes": found.probes}
     if probes is None:

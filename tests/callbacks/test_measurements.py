@@ -179,7 +179,7 @@ def test_hessian_trace_is_the_pure_function_with_keyed_probes(run):
 
 def test_hessian_trace_takes_another_loss_split_and_seed(run):
     _, trainer, module, _ = run
-    loss, few = lambda outputs, labels: outputs.sum(1), {"method": "hutchinson", "max_probes": 16}  # noqa: E731
+    loss, few = lambda outputs, labels: outputs.sum(1), {"method": "hutchinson", "max_probes": 16}
     callback = HessianTrace(split="val", examples=40, loss=loss, seed=1, **few)
     found, *_ = callback.measure(trainer, Subject(module, trainer.datamodule))
     assert (found.split, found.stderr >= 0) == ("val", True)

@@ -15,9 +15,8 @@ from lnsgd.figures.blanc_single_point import (
     SIX,
     TANH,
     Net,
-    best_shares,
     distinct_values,
-    least_regularizer,
+    minima,
     units_of,
 )
 from lnsgd.figures.figure import Runs
@@ -76,23 +75,32 @@ def test_least_regularizer_against_descent_on_all_weights(net):
         ).fun
         for _ in range(10)
     ]
-    assert min(found) == pytest.approx(least_regularizer(few), rel=1e-5)
+    assert min(found) == pytest.approx(minima(few)[0].regularizer, rel=1e-5)
+
+
+def slope(p: float) -> float:
+    """Of the logistic cost."""
+    return 2 * p / (1 + p**2) ** 2
 
 
 def test_closed_forms_of_the_paper_s_cases():
-    assert least_regularizer(TANH) == pytest.approx(2 * (math.sqrt(2) - 1), abs=1e-9)
-    assert best_shares(TANH) == (1.0, 0.0)
-    assert least_regularizer(SIX) == pytest.approx(0.6, abs=1e-9)
-    assert best_shares(SIX) == pytest.approx((1 / 3, 1 / 3), abs=1e-5)
-    large, small = best_shares(FOUR)
+    (tanh,) = minima(TANH)
+    assert tanh.shares == (1.0, 0.0)
+    assert tanh.regularizer == pytest.approx(2 * (math.sqrt(2) - 1), abs=1e-9)
+    (six,) = minima(SIX)
+    assert six.shares == pytest.approx((1 / 3, 1 / 3))
+    assert six.regularizer == pytest.approx(0.6, abs=1e-9)
+
+
+def test_four_logistic_units_have_two_minima():
+    two_values, equal = minima(FOUR)
+    assert equal.shares == pytest.approx((0.5, 0.5))
+    assert equal.regularizer == pytest.approx(0.8, abs=1e-9)
+    large, small = two_values.shares
     assert large + 3 * small == pytest.approx(2)
     assert large > 3 * small
-    assert 0.75 < least_regularizer(FOUR) < 4 * FOUR.cost(np.float64(0.5)) == pytest.approx(0.8)
-
-    def slope(p):
-        return 2 * p / (1 + p**2) ** 2
-
     assert slope(large) == pytest.approx(slope(small), abs=1e-5)
+    assert 0.77 < two_values.regularizer < 0.78
 
 
 # --- what is read ---
@@ -108,8 +116,9 @@ def run_of(folder: Path, net: Net, pairs: np.ndarray, least: float = 1.0) -> Run
     return handmade(folder, STEPS, curves)
 
 
-def best_pairs(net: Net) -> np.ndarray:
-    shares = np.maximum([best_shares(net)[0], *[best_shares(net)[1]] * (net.units - 1)], 1e-9)
+def best_pairs(net: Net, which: int = 0) -> np.ndarray:
+    one, other = minima(net)[which].shares
+    shares = np.maximum([one, *[other] * (net.units - 1)], 1e-9)
     return np.stack([net.activation(shares), shares / net.activation(shares)], 1)
 
 
@@ -120,7 +129,7 @@ def spread_pairs(net: Net) -> np.ndarray:
 def runs_of(folder: Path, noisy=best_pairs, clean=spread_pairs, factor: float = 1.0) -> Runs:
     runs = {}
     for net in NETS:
-        runs[net.noisy] = run_of(folder / net.noisy, net, noisy(net), factor * least_regularizer(net))
+        runs[net.noisy] = run_of(folder / net.noisy, net, noisy(net), factor * minima(net)[0].regularizer)
         runs[net.clean] = run_of(folder / net.clean, net, clean(net))
     return runs
 
@@ -166,6 +175,13 @@ def test_a_regularizer_below_the_least_is_an_error_too(tmp_path):
     assert failed == {LEAST, 3 + LEAST, 6 + LEAST}
 
 
+def test_equal_units_are_a_minimum_too_but_two_values_must_occur(tmp_path):
+    claims = FIGURE.claims(runs_of(tmp_path, lambda net: best_pairs(net, -1), factor=1.0))
+    assert [number for number, claim in enumerate(claims) if not claim.holds] == [TWO]
+    at_equal = runs_of(tmp_path / "equal", factor=0.8 / minima(FOUR)[0].regularizer)
+    assert FIGURE.claims(at_equal)[6 + LEAST].measured == pytest.approx(1)
+
+
 def test_three_values_are_one_too_many(tmp_path):
     def three(net: Net) -> np.ndarray:
         pairs = best_pairs(net)
@@ -186,7 +202,7 @@ def test_draws(tmp_path):
     assert len(picture.axes) == 9
     assert [axis.get_title() for axis in picture.axes[:3]] == [f"{net.name}, y = {net.label:g}" for net in NETS]
     labels = [text.get_text() for axis in picture.axes if axis.get_legend() for text in axis.get_legend().get_texts()]
-    assert {"label noise", "no noise", "closed form"} <= set(labels)
+    assert {"label noise", "no noise", "least, closed form"} <= set(labels)
 
 
 # --- what is trained ---

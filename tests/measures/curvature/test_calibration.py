@@ -13,14 +13,6 @@ from tests.reference.measures import dense_traces
 SEEDS = 200
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def many_outputs():
     """More outputs than passes are needed, so that Gauss–Newton probes are not replaced by the exact value."""
     torch.manual_seed(0)

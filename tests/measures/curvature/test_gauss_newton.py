@@ -14,14 +14,6 @@ from tests.tolerances import EXACT, STANDARD_ERRORS
 APPROX = {"rel": EXACT["rtol"], "abs": EXACT["atol"]}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def net(outputs):
     torch.manual_seed(0)
     return MLP([4, 5, outputs]).double()
