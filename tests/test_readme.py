@@ -80,7 +80,7 @@ def test_make_targets_exist(target):
 
 def test_python_code_runs(checkout, capsys):
     exec(compile("\n".join(blocks("python")), "README.md", "exec"), {})
-    assert re.search(r"\S+ ± \S+ \(16 probes, 500 examples\)", capsys.readouterr().out)
+    assert re.search(r"\S+ ± \S+ by ggn, 500 examples", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "lnsgd/data/sample/README.md"])
