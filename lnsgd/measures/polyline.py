@@ -37,5 +37,5 @@ def polyline(net: MLP, low: float = -1.0, high: float = 1.0) -> tuple[np.ndarray
     b, e = of.get("layers.0.bias", np.zeros_like(w)), of.get("layers.1.bias", 0.0)
     bent = w != 0
     kinks = -b[bent] / w[bent]
-    x = np.unique([low, *kinks[(kinks > low) & (kinks < high)], high])
+    x = np.unique([low, *kinks[(kinks > low) & (kinks < high)], high]) + 0.0  # and no -0.0
     return x, np.maximum(np.outer(x, w) + b, 0) @ c + of.get("skip.weight", 0.0) * x + e
