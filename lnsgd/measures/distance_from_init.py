@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lnsgd.measures.curvature.problem import trainable
+
 
 @dataclass(frozen=True)
 class Distance:
@@ -20,10 +22,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: the model has none.
     """
-    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no trainable parameter (requires_grad is False for all)")
-    return found
+    return {name: p.detach() for name, p in trainable(model).items()}
 
 
 def distance_from_init(parameters: Mapping[str, Tensor], init: Mapping[str, Tensor]) -> Distance:
