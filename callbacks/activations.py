@@ -1,31 +1,30 @@
-"""What the callbacks that look at activation sites share: one observed forward pass per split."""
+"""What the callbacks that look at activation sites share: how often each unit fires."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from pytorch_lightning import LightningModule, Trainer
-from torch import Tensor
-from torchmetrics import Metric
 
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches, network
+from lnsgd.callbacks.firing_passes import Ride, Watch, passes_of, validates_all
+from lnsgd.callbacks.measure import MeasureCallback, Split, network, subjects
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.measures.evaluation import evaluation_mode
-from lnsgd.measures.sites import activation_sites, observe
-from lnsgd.modules.replicated import Subject
-
-M = TypeVar("M", bound=Metric)
+from lnsgd.data.batch import Batch
+from lnsgd.measures import Firings, activation_sites
+from lnsgd.modules.replicated import ReplicatedModule, Subject
 
 
-class ActivationCallback(MeasureCallback, Generic[M]):
-    """Accumulates one metric per activation site over each split.
+class ActivationCallback(MeasureCallback):
+    """Measures each activation site on each split, by how often its units fire.
+
+    Callbacks that look at the same sites on the same data share one forward pass. At the end of an epoch the
+    validation split costs none: it is looked at in the validation that runs anyway.
 
     Args:
         splits: On which data.
         layers: Shell-style patterns of module names; by default all activation modules.
-        examples: On this many examples of each split, a fixed keyed subset; ``null`` for all.
+        examples: On this many examples of the training split, a fixed keyed subset; ``null`` for all. The other
+            splits are always taken whole, as validation does.
         schedule: See `MeasureCallback`.
 
     Raises:
@@ -37,66 +36,85 @@ class ActivationCallback(MeasureCallback, Generic[M]):
         self,
         splits: Sequence[Split] = ("train", "val"),
         layers: Sequence[str] | None = None,
-        examples: int | None = 10_000,
+        examples: int | None = 2_000,
         **schedule: Any,
     ) -> None:
         super().__init__(**schedule)
         self.splits = splits
         self.layers = layers
         self.examples = examples
+        self._ride: Ride | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What makes this callback another one than a second of its class."""
         return {**super().identity, "splits": self.splits, "layers": self.layers, "examples": self.examples}
 
-    @abstractmethod
-    def new_metric(self, subject: Subject, num_units: int) -> M:
-        """An empty metric for one site, with ``sync_on_compute=False``: it is synchronized once, after the pass."""
+    def classes_needed(self, subject: Subject) -> int:
+        """Number of classes that must be told apart; 1 for none."""
+        return 1
 
     @abstractmethod
-    def update(self, metric: M, preactivations: Tensor, labels: Tensor) -> None:
-        """Adds a batch to a site's metric."""
-
-    @abstractmethod
-    def measurements(self, metric: M, split: Split, layer: str) -> list[Measurement]:
+    def measurements(self, firings: Firings, split: Split, layer: str) -> list[Measurement]:
         """The numbers of one site."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks that there are activation sites."""
         activation_sites(network(pl_module), self.layers)
+        passes_of(trainer).forget()
 
     def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
         """The numbers of each site on each split."""
         return [
             measurement
             for split in self.splits
-            for layer, metric in self.metrics(trainer, subject, split).items()
-            for measurement in self.measurements(metric, split, layer)
+            for layer, firings in self.firings(trainer, subject, split).items()
+            for measurement in self.measurements(firings, split, layer)
         ]
 
-    def metrics(self, trainer: Trainer, subject: Subject, split: Split) -> dict[str, M]:
-        """One metric per site after a pass over a split in eval mode, summed over processes."""
-        found: dict[str, M] = {}
-        sites = activation_sites(subject.module, self.layers)
-        with torch.no_grad(), evaluation_mode(subject.module):
-            for inputs, labels in measurement_batches(trainer, subject, split, self.examples):
-                with observe(sites, partial(self._add, subject, found, set(), labels)):
-                    subject.module(inputs)
-        for metric in found.values():
-            metric.sync()
-        return found
+    def firings(self, trainer: Trainer, subject: Subject, split: Split) -> Mapping[str, Firings]:
+        """Firings of each site on a split in eval mode, summed over processes."""
+        return passes_of(trainer).firings(trainer, subject, self._watch(trainer, subject, split))
 
-    def _add(
-        self, subject: Subject, found: dict[str, M], seen: set[str], labels: Tensor, layer: str, preactivations: Tensor
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the validation pass where it is followed by a measurement."""
+        due = self.due_after_epoch(trainer) and "val" in self.splits and not isinstance(pl_module, ReplicatedModule)
+        if due and validates_all(trainer):
+            (subject,) = subjects(trainer, pl_module)
+            self._ride = passes_of(trainer).ride(pl_module, self._watch(trainer, subject, "val"))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if layer in seen:
-            raise ValueError(
-                f"{layer} is called more than once in a forward pass, so it stands for several layers; give each "
-                "activation a module of its own, or leave it out of `layers`"
-            )
-        seen.add(layer)
-        if layer not in found:
-            units = preactivations.shape[1:].numel()
-            found[layer] = self.new_metric(subject, units).to(preactivations.device)
-        self.update(found[layer], preactivations, labels)
+        """Looks."""
+        if self._ride:
+            self._ride.look(Batch.of(batch, trainer.world_size).labels)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Looks away."""
+        if self._ride:
+            self._ride.look_away()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps what was seen."""
+        if self._ride:
+            passes_of(trainer).arrive(trainer, self._ride)
+            self._ride = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Looks away, too."""
+        if self._ride:
+            self._ride.look_away()
+            self._ride = None
+        super().on_exception(trainer, pl_module, exception)
+
+    def _watch(self, trainer: Trainer, subject: Subject, split: Split) -> Watch:
+        """What is to be looked at, with the classes that any callback needs which looks at the same."""
+        mine = self._looks_at(split)
+        others = [c for c in trainer.callbacks if isinstance(c, ActivationCallback)]  # type: ignore[attr-defined]
+        company = [self, *(other for other in others if split in other.splits and other._looks_at(split) == mine)]
+        examples, layers = mine
+        return Watch(split, examples, layers, max(callback.classes_needed(subject) for callback in company))
+
+    def _looks_at(self, split: Split) -> tuple[int | None, tuple[str, ...] | None]:
+        return self.examples if split == "train" else None, None if self.layers is None else tuple(self.layers)

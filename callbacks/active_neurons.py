@@ -1,15 +1,13 @@
 """Logs how many neurons fire."""
 
-from torch import Tensor
-
-from lnsgd import measures
 from lnsgd.callbacks.activations import ActivationCallback
 from lnsgd.callbacks.measure import Split
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.modules.replicated import Subject
+from lnsgd.measures import Firings
+from lnsgd.measures.active_neurons import active_count
 
 
-class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
+class ActiveNeurons(ActivationCallback):
     """Logs the typical number of active neurons of every activation site, see `lnsgd.measures.ActiveNeurons`.
 
     Logs ``active_count/<split>/<layer>`` and ``active_fraction/<split>/<layer>``. For its arguments
@@ -18,17 +16,9 @@ class ActiveNeurons(ActivationCallback[measures.ActiveNeurons]):
 
     headline = ("active_fraction", "active")
 
-    def new_metric(self, subject: Subject, num_units: int) -> measures.ActiveNeurons:
-        """An empty metric for one site."""
-        return measures.ActiveNeurons(num_units, sync_on_compute=False)
-
-    def update(self, metric: measures.ActiveNeurons, preactivations: Tensor, labels: Tensor) -> None:
-        """Adds a batch to a site's metric."""
-        metric.update(preactivations)
-
-    def measurements(self, metric: measures.ActiveNeurons, split: Split, layer: str) -> list[Measurement]:
+    def measurements(self, firings: Firings, split: Split, layer: str) -> list[Measurement]:
         """Count and fraction of one site."""
-        active = metric.compute()
+        active = active_count(firings.fired.sum(0), firings.examples.sum())
         return [
             Measurement("active_count", split, layer, active.count),
             Measurement("active_fraction", split, layer, active.fraction),

@@ -1,22 +1,27 @@
 """Logs how many neurons belong to one class, and draws their firing histograms."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lnsgd import measures
 from lnsgd.callbacks import pictures
 from lnsgd.callbacks.activations import ActivationCallback
+from lnsgd.callbacks.firing_passes import passes_of
 from lnsgd.callbacks.measure import Split, subjects
 from lnsgd.callbacks.measurements import Measurement
+from lnsgd.measures import Firings, associated_class
+from lnsgd.measures.class_association import association, firing_rates, plot_histograms
 from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import RunFolder, whole_file
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
+
+class ClassAssociation(ActivationCallback):
     """Logs the class-associated neurons of every activation site, see `lnsgd.measures.ClassAssociation`.
 
     Logs ``associated_count/<split>/<layer>`` and ``associated_fraction/<split>/<layer>``. At the end of
@@ -52,39 +57,44 @@ class ClassAssociation(ActivationCallback[measures.ClassAssociation]):
         """What makes this callback another one than a second of its class."""
         return {**super().identity, "threshold": self.threshold, "rates": self.rates}
 
-    def new_metric(self, subject: Subject, num_units: int) -> measures.ClassAssociation:
-        """An empty metric for one site."""
+    def classes_needed(self, subject: Subject) -> int:
+        """The number of classes C."""
         classes = self.num_classes or getattr(subject.data, "num_classes", None)
         if classes is None:
             raise ValueError("ClassAssociation: the DataModule does not say its num_classes; give num_classes=")
-        return measures.ClassAssociation(classes, num_units, self.threshold, self.rates, sync_on_compute=False)
+        return classes
 
-    def update(self, metric: measures.ClassAssociation, preactivations: Tensor, labels: Tensor) -> None:
-        """Adds a batch to a site's metric."""
-        metric.update(preactivations, labels)
-
-    def measurements(self, metric: measures.ClassAssociation, split: Split, layer: str) -> list[Measurement]:
+    def measurements(self, firings: Firings, split: Split, layer: str) -> list[Measurement]:
         """Count and fraction of one site."""
-        associated = metric.compute()
+        associated = association(self._compared(firings), self.threshold)
         return [
             Measurement("associated_count", split, layer, associated.count),
             Measurement("associated_fraction", split, layer, associated.fraction),
         ]
 
+    def _compared(self, firings: Firings) -> Tensor:
+        return firing_rates(firings) if self.rates else firings.fired.double()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the firings of the trained network and draws their histograms."""
         run, split = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)), self.splits[0]
         pl_module.to(trainer.strategy.root_device)  # the Trainer has moved it to the CPU already
-        metrics = {subject.replica: self.metrics(trainer, subject, split) for subject in subjects(trainer, pl_module)}
+        passes_of(trainer).forget()  # a callback may have put other weights in at the end, such as averages
+        found = {subject.replica: self.firings(trainer, subject, split) for subject in subjects(trainer, pl_module)}
         pl_module.cpu()
         if not trainer.is_global_zero:
             return
-        names = pictures.prefixes(pl_module, metrics)
-        fired = {name + layer: m.fired.cpu() for r, name in names.items() for layer, m in metrics[r].items()}
+        names = pictures.prefixes(pl_module, found)
+        fired = {name + layer: f.fired.cpu() for r, name in names.items() for layer, f in found[r].items()}
         with whole_file(run.firings) as part:
             save_file(fired, part)
         for replica in pictures.drawn(pl_module) if self.histograms else ():
-            for layer, metric in metrics[replica].items():
-                figure, name = metric.histograms(self.histograms), names[replica] + layer
+            for layer, firings in found[replica].items():
+                name = names[replica] + layer
+                figure = self._draw(firings)
                 pictures.save(figure, run.figures / f"firing_histograms_{name.replace('/', '_')}.png")
                 pictures.send(trainer, f"firing_histograms/{split}/{name}", figure)
+
+    def _draw(self, firings: Firings) -> "Figure":
+        shown = self._compared(firings)[:, : self.histograms].cpu()
+        return plot_histograms(shown, associated_class(shown, self.threshold))

@@ -81,6 +81,10 @@ class MeasureCallback(Callback):
         """The next step after which this callback must be called, for runs that take many at once."""
         return self._step_due.next_after(step) if self._step_due else None
 
+    def due_after_epoch(self, trainer: Trainer) -> bool:
+        """Whether this epoch is followed by a measurement, if that is affordable."""
+        return _is_last(trainer) or bool(self._epoch_due and self._epoch_due(trainer.current_epoch + 1))
+
     def state_dict(self) -> dict[str, Any]:
         """The step of the last measurement, so that a resumed run does not repeat it."""
         return {"measured_at": self._measured_at}
@@ -110,9 +114,9 @@ class MeasureCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures where the schedule in epochs says so, and after the last epoch."""
-        if trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps:
+        if _is_last(trainer):
             self._measure_once(trainer, pl_module)
-        elif self._epoch_due and self._epoch_due(trainer.current_epoch + 1):
+        elif self.due_after_epoch(trainer):
             self._measure_if_affordable(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,6 +147,10 @@ class MeasureCallback(Callback):
         """Measurements by replica."""
         with self._overhead.measuring():
             return {subject.replica: self.measure(trainer, subject) for subject in subjects(trainer, module)}
+
+
+def _is_last(trainer: Trainer) -> bool:
+    return trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
 
 
 def subjects(trainer: Trainer, module: LightningModule) -> Iterable[Subject]:

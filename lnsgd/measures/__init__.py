@@ -13,6 +13,7 @@ from lnsgd.measures.distance_from_init import Distance, distance_from_init, trai
 from lnsgd.measures.estimate import Estimate
 from lnsgd.measures.evaluation import evaluation_mode
 from lnsgd.measures.example_gradient_norms import ExampleGradientNorms, example_gradient_norms
+from lnsgd.measures.firings import Firings, count_firings
 from lnsgd.measures.gradient_norm import GradientNorm, gradient_norm
 from lnsgd.measures.hessian_trace import HessianTrace, Method, hessian_trace
 from lnsgd.measures.hidden_units import HiddenUnits, hidden_units
@@ -41,6 +42,7 @@ __all__ = [
     "Distance",
     "Estimate",
     "ExampleGradientNorms",
+    "Firings",
     "GradientNorm",
     "HessianTrace",
     "HiddenUnits",
@@ -64,6 +66,7 @@ __all__ = [
     "cluster_count",
     "clusters",
     "convexity_changes",
+    "count_firings",
     "curve_length",
     "distance_from_init",
     "effective_rank",

@@ -7,10 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-
-def firing(preactivations: Tensor) -> Tensor:
-    """Which units are active: pre-activation > 0. (B, …) to boolean (B, units)."""
-    return preactivations.flatten(1) > 0
+from lnsgd.measures.firings import count_firings, firing
 
 
 def active_neurons(preactivations: Tensor) -> float:
@@ -32,6 +29,17 @@ class ActiveCount:
 
     count: float
     fraction: float
+
+
+def active_count(fired: Tensor, examples: Tensor) -> ActiveCount:
+    """`active_neurons` from counts.
+
+    Args:
+        fired: On how many examples each unit was active, shape (units,), int64.
+        examples: Number of examples, int64; NaN results from none.
+    """
+    count = (fired.sum().double() / examples).item()
+    return ActiveCount(count, count / len(fired))
 
 
 class ActiveNeurons(Metric):
@@ -57,10 +65,10 @@ class ActiveNeurons(Metric):
 
     def update(self, preactivations: Tensor) -> None:
         """Adds a batch of pre-activations, shape (B, …)."""
-        self.fired += firing(preactivations).sum(0)
+        everyone = torch.ones(len(preactivations), 1, device=preactivations.device)
+        self.fired += count_firings(preactivations, everyone)[0]
         self.examples += len(preactivations)
 
     def compute(self) -> ActiveCount:
         """Count and fraction over all examples so far; NaN before the first."""
-        count = (self.fired.sum().double() / self.examples).item()
-        return ActiveCount(count, count / len(self.fired))
+        return active_count(self.fired, self.examples)

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
-from torchmetrics import Metric
 
-from lnsgd.measures.active_neurons import firing
+from lnsgd.measures.firings import Firings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +50,18 @@ class Association:
     fraction: float
 
 
-class ClassAssociation(Metric):
+def firing_rates(firings: Firings) -> Tensor:
+    """Rates per example of the class, shape (C, units), float64; 0 for a class without examples."""
+    return firings.fired.double() / firings.examples.clamp(min=1).unsqueeze(1)
+
+
+def association(firings: Tensor, threshold: float = 2.0) -> Association:
+    """Number and fraction of units that `associated_class` gives a class; arguments and errors are its own."""
+    count = int((associated_class(firings, threshold) >= 0).sum())
+    return Association(count, count / firings.shape[1])
+
+
+class ClassAssociation(Firings):
     """`associated_class` accumulated over batches, exact: integer counts, summed over processes.
 
     Args:
@@ -68,37 +77,22 @@ class ClassAssociation(Metric):
         examples: Number of examples of each class, shape (C,), int64.
     """
 
-    full_state_update = False
-    fired: Tensor
-    examples: Tensor
-
     def __init__(
         self, num_classes: int, num_units: int, threshold: float = 2.0, rates: bool = False, **options: Any
     ) -> None:
-        super().__init__(**options)
+        super().__init__(num_classes, num_units, **options)
         self.threshold = threshold
         self.rates = rates
-        self.add_state("fired", torch.zeros(num_classes, num_units, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("examples", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, preactivations: Tensor, labels: Tensor) -> None:
-        """Adds a batch of pre-activations (B, …) with their labels (B,), int64."""
-        with torch.autocast(preactivations.device.type, enabled=False):
-            members = one_hot(labels, len(self.examples)).float()
-            # 0/1 products summed in float32 are exact up to 2²⁴ examples a batch.
-            self.fired += (members.T @ firing(preactivations).float()).long()
-        self.examples += members.sum(0).long()
 
     def firings(self) -> Tensor:
         """What is compared: counts, or rates per example of the class; shape (C, units), float64."""
-        counts = self.fired.double()
-        return counts / self.examples.clamp(min=1).unsqueeze(1) if self.rates else counts
+        return firing_rates(self) if self.rates else self.fired.double()
 
     def classes(self) -> Tensor:
         """The class of each unit, or −1; shape (units,)."""
         return associated_class(self.firings(), self.threshold)
 
-    def compute(self) -> Association:
+    def compute(self) -> Association:  # type: ignore[override]
         """Number and fraction of associated units over all examples so far.
 
         Raises:
@@ -106,8 +100,7 @@ class ClassAssociation(Metric):
         """
         if not self.examples.any():
             raise ValueError("class association of no examples; update the metric first")
-        count = int((self.classes() >= 0).sum())
-        return Association(count, count / self.fired.shape[1])
+        return association(self.firings(), self.threshold)
 
     def histograms(self, neurons: int = 30) -> "Figure":
         """Firing histograms of the layer's first neurons, bars of the associated class in red."""

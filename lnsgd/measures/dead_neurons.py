@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lnsgd.measures.active_neurons import firing
+from lnsgd.measures.firings import count_firings
+
+
+def dead_count(fired: Tensor) -> Tensor:
+    """Number of units that never fired, int64, given on how many examples each was active, shape (units,)."""
+    return (fired == 0).sum()
 
 
 class DeadNeurons(Metric):
@@ -35,8 +40,9 @@ class DeadNeurons(Metric):
 
     def update(self, preactivations: Tensor) -> None:
         """Adds a batch of pre-activations (B, …), one number per unit."""
-        self.fired += firing(preactivations).sum(0)
+        everyone = torch.ones(len(preactivations), 1, device=preactivations.device)
+        self.fired += count_firings(preactivations, everyone)[0]
 
     def compute(self) -> Tensor:
         """Number of units that never fired, int64."""
-        return (self.fired == 0).sum()
+        return dead_count(self.fired)
