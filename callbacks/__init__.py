@@ -17,6 +17,7 @@ from lnsgd.callbacks.sharpness import Sharpness
 from lnsgd.callbacks.singular_values import SingularValues
 from lnsgd.callbacks.spectral_density import SpectralDensity
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
+from lnsgd.callbacks.stop_on_signal import StopOnSignal
 from lnsgd.callbacks.top_eigenvalues import TopEigenvalues
 from lnsgd.callbacks.weight_norms import WeightNorms
 
@@ -38,6 +39,7 @@ __all__ = [
     "SingularValues",
     "SpectralDensity",
     "StepProgressBar",
+    "StopOnSignal",
     "TopEigenvalues",
     "WeightNorms",
 ]

@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentError
 
 from lnsgd.messages import one_line
+from lnsgd.stop_signals import StopSignals
 
 USAGE = """\
 usage: lnsgd <command> [options]
@@ -21,7 +22,10 @@ With LNSGD_DEBUG=1 in the environment an error shows where it was raised.
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one command. Bad input ends with one line on stderr and exit code 2."""
+    """Runs one command.
+
+    Bad input ends with one line on stderr and exit code 2; a run that was stopped by a signal, with 75.
+    """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -45,7 +49,12 @@ def _run(args: list[str]) -> None:
         from lnsgd.figures.command import reproduce
 
         reproduce(args[1:])
-    elif command in ("fit", "validate", "test"):
+    elif command == "fit":
+        with StopSignals() as signals:  # from here on: the imports alone take seconds
+            from lnsgd.training import train
+
+            train(args, signals)
+    elif command in ("validate", "test"):
         from lnsgd.training import train
 
         train(args)

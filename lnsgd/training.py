@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import signal
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 
 import torch
 import yaml
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.plugins.layer_sync import LayerSync
 
 import lnsgd.data
 import lnsgd.label_noise
@@ -25,12 +30,23 @@ from lnsgd import rng
 from lnsgd.callbacks.replica_record import ReplicaRecord
 from lnsgd.callbacks.run_record import RunRecord
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
+from lnsgd.callbacks.stop_on_signal import StopOnSignal
 from lnsgd.checkpoints import WholeCheckpointIO, check_fits
 from lnsgd.data import ReplicatedData
 from lnsgd.loggers import CSVLogger, WandbLogger
 from lnsgd.modules import ReplicatedModule
+from lnsgd.modules.layer_sync import CPUSyncBatchNorm
 from lnsgd.replicas import ReplicaGrid
+from lnsgd.run_choice import (
+    choose_folder,
+    given_run,
+    has_ended,
+    is_first_process,
+    last_checkpoint,
+    newest_checkpoint,
+)
 from lnsgd.run_folder import RunFolder
+from lnsgd.stop_signals import StopSignals
 
 # A progress bar that is redrawn at every step costs a third of a small network's training time.
 _BAR_REFRESH_STEPS = 20
@@ -53,10 +69,16 @@ class TrainingCLI(LightningCLI):
 
     Args:
         args: Command line after ``lnsgd``, such as ``["fit", "--config", "configs/mnist.yaml"]``.
+        signals: Signals that stop the run, noted so far.
+
+    Attributes:
+        ended: Whether there was nothing to do: ``--ckpt_path auto`` has found a run that has reached its end.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], signals: StopSignals) -> None:
         self.run_folder: RunFolder | None = None
+        self.signals = signals
+        self.ended = False
         quiet = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             LightningModule,
@@ -108,12 +130,19 @@ class TrainingCLI(LightningCLI):
         """Settles where the run goes, before anything is built."""
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
-        if checkpoint == "last":
-            config.ckpt_path = checkpoint = _last_checkpoint(config.run_dir)
+        automatic = self.subcommand == "fit" and checkpoint == "auto"
+        if automatic:
+            run = given_run(config.run_dir, checkpoint)
+            self.ended = has_ended(run, config.trainer)
+            if self.ended:
+                return
+            config.ckpt_path = checkpoint = newest_checkpoint(run)
+        elif checkpoint == "last":
+            config.ckpt_path = checkpoint = last_checkpoint(config.run_dir)
         elif checkpoint is not None and not Path(checkpoint).exists():
             raise ValueError(f"ckpt_path = {checkpoint}: there is no such checkpoint")
         if self.subcommand == "fit":
-            self.run_folder = _choose_folder(config.run_dir, checkpoint, _config_name(config))
+            self.run_folder = choose_folder(config.run_dir, checkpoint, config.get("config"), start_over=automatic)
         elif checkpoint is None:
             raise ValueError(f"lnsgd {self.subcommand} measures a trained network: give its checkpoint, --ckpt_path")
         if config.trainer.accelerator == "auto" and not torch.cuda.is_available():
@@ -126,6 +155,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds everything with the global generators keyed by (seed, "init")."""
+        if self.ended:
+            return
         with rng.forked(_fixed_seed(self.config[self.subcommand].seed_everything), "init"):
             super().instantiate_classes()
         if (grid := self.config_init[self.subcommand].replicas) is not None:
@@ -151,9 +182,28 @@ class TrainingCLI(LightningCLI):
                 callbacks.insert(1, ReplicaRecord(self.run_folder))
             if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
                 callbacks += _checkpoints(replicated)
+            if settings.enable_checkpointing is not False and not _has(callbacks, StopOnSignal):
+                callbacks.append(StopOnSignal(self.signals))
             kwargs["default_root_dir"] = str(self.run_folder.path)
         kwargs["plugins"] = [*_as_list(settings.plugins), WholeCheckpointIO()]
-        return super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
+        if not _has(kwargs["plugins"], ClusterEnvironment):
+            kwargs["plugins"] += _cluster()
+        if settings.sync_batchnorm and settings.accelerator == "cpu" and not _has(kwargs["plugins"], LayerSync):
+            kwargs["plugins"].append(CPUSyncBatchNorm())
+        trainer = super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
+        _check_nodes(trainer)
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.ended:
+            if is_first_process():
+                print(f"The run in {self.config[subcommand].run_dir} has reached its end already")
+            return
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:  # stopped on request: what was logged is complete as far as it goes
+            self.finish()
+            raise
 
     def after_fit(self) -> None:
         """Says where the run is."""
@@ -175,6 +225,8 @@ class TrainingCLI(LightningCLI):
 
     def finish(self) -> None:
         """Ends the loggers that need it."""
+        if self.ended:
+            return
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.finish()
@@ -192,28 +244,42 @@ class TrainingCLI(LightningCLI):
         return settings.as_dict()
 
 
-def train(args: list[str]) -> TrainingCLI:
+def train(args: list[str], signals: StopSignals | None = None) -> TrainingCLI:
     """Runs one training command to its end; see `TrainingCLI`.
+
+    Args:
+        args: Command line after ``lnsgd``.
+        signals: Signals that stop the run, noted so far. Where there are none they are noted here, and what came
+            too late to stop the run is raised again after it.
 
     Raises:
         ValueError, argparse.ArgumentError: the config is wrong.
         OSError: data is missing, or the run's folder cannot be written to.
+        SystemExit: the run was stopped on request; see `StopOnSignal`.
     """
+    with signals or StopSignals() as noted:
+        cli = _train(args, noted)
+    if signals is None and noted.received:
+        signal.raise_signal(noted.received)
+    return cli
+
+
+def _train(args: list[str], signals: StopSignals) -> TrainingCLI:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_relevant)
-    _check_config_files(args)
+    check_config_files(args)
     with warnings.catch_warnings():
         for message in _IRRELEVANT_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         try:
-            cli = TrainingCLI(args)
+            cli = TrainingCLI(args, signals)
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error
         cli.finish()
     return cli
 
 
-def _check_config_files(args: list[str]) -> None:
-    """The parser's own errors do not say which file they are about."""
+def check_config_files(args: list[str]) -> None:
+    """Raises ValueError for a config on the command line that cannot be read; the parser does not say which it is."""
     given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("--config", "-c")]
     given += [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
     for path in map(Path, given):
@@ -233,7 +299,6 @@ def _relevant(record: logging.LogRecord) -> bool:
 
 def _check_devices(accelerator: str, devices: str | int | list[int]) -> None:
     """Lightning starts any number of CPU processes, and says of a GPU only that there is none."""
-    number = int(str(devices)) if str(devices).lstrip("-").isdigit() else None
     gpus = torch.cuda.device_count()
     if accelerator == "mps":
         raise ValueError("trainer.accelerator = mps: it has no float64, which the measures sum in; use cpu or cuda")
@@ -241,8 +306,28 @@ def _check_devices(accelerator: str, devices: str | int | list[int]) -> None:
         raise ValueError(f"trainer.accelerator = {accelerator}: torch sees no GPU here; use cpu or auto")
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus)
     available, kind = (gpus, "GPUs") if on_gpu else (os.cpu_count() or 1, "CPU cores")
-    if number is not None and number != -1 and not 1 <= number <= available:
-        raise ValueError(f"trainer.devices = {devices}: this machine has {available} {kind}; give 1 to {available}")
+    if devices == "auto" or (on_gpu and str(devices) == "-1"):
+        return
+    numbers = [int(part) if part.strip().isdecimal() else -1 for part in str(devices).strip("[],").split(",")]
+    if isinstance(devices, list) or "," in str(devices):  # which of them
+        good = on_gpu and len(set(numbers)) == len(numbers) and all(0 <= number < gpus for number in numbers)
+    else:
+        good = 1 <= numbers[0] <= available
+    if not good:
+        places = f", or a list of some of 0 to {gpus - 1}" if on_gpu else ""
+        raise ValueError(
+            f"trainer.devices = {devices}: this machine has {available} {kind}; give 1 to {available}{places}"
+        )
+
+
+def _check_nodes(trainer: Trainer) -> None:
+    """Without this, a process that nobody joins waits for half an hour."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"trainer.num_nodes = {trainer.num_nodes}: this command was started on one machine only; start it on "
+            "each, by srun or torchrun, or with MASTER_ADDR and NODE_RANK set"
+        )
 
 
 def _fixed_seed(seed: bool | int) -> int:
@@ -251,47 +336,14 @@ def _fixed_seed(seed: bool | int) -> int:
     return seed
 
 
-def _config_name(config: Any) -> str:
-    """That of the first config; where it is the record of a run, that of the run."""
-    if not config.get("config"):
-        return "run"
-    path = Path(str(config.config[0]))
-    run = RunFolder(path.resolve().parent)
-    return run.path.name if path.name == run.config.name and run.init.exists() else path.stem
-
-
-def _choose_folder(run_dir: str | None, checkpoint: str | None, name: str) -> RunFolder:
-    if checkpoint is not None:
-        run = RunFolder(Path(run_dir)) if run_dir else RunFolder.of_checkpoint(Path(checkpoint))
-        if run is None:
-            raise ValueError(f"ckpt_path = {checkpoint} lies in no run's folder; say where to go on with --run_dir")
-    elif run_dir is not None:
-        run = RunFolder(Path(run_dir))
-        if getattr(rank_zero_only, "rank", 0) == 0 and run.config.exists():
-            raise ValueError(
-                f"run_dir = {run_dir} holds a run already; go on with it (--ckpt_path last), or give another folder"
-            )
-    else:
-        run = _free_folder(Path("runs"), name)
-    run.check_writable()
-    return run
-
-
-def _last_checkpoint(run_dir: str | None) -> str:
-    if run_dir is None:
-        raise ValueError("ckpt_path = last: of which run? Say it with --run_dir")
-    run = RunFolder(Path(run_dir))
-    if not run.last_checkpoint.exists():
-        raise ValueError(f"ckpt_path = last: there is no such checkpoint: {run.last_checkpoint}")
-    return str(run.last_checkpoint)
-
-
-def _free_folder(parent: Path, name: str) -> RunFolder:
-    number, run = 1, RunFolder(parent / name)
-    while run.config.exists():
-        number += 1
-        run = RunFolder(parent / f"{name}-{number}")
-    return run
+def _cluster() -> list[ClusterEnvironment]:
+    """SLURM's without Lightning's requeueing, which saves from inside the signal handler, in the middle of a step."""
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    try:
+        return [SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:  # of a wrong allocation
+        raise ValueError(str(error)) from error
 
 
 def _set_save_dir(loggers: Any, run: RunFolder | None) -> None:
@@ -320,5 +372,5 @@ def _checkpoints(replicated: bool) -> list[ModelCheckpoint]:
     return [each_epoch, in_between]
 
 
-def _has(callbacks: list[Callback], kind: type) -> bool:
-    return any(isinstance(callback, kind) for callback in callbacks)
+def _has(objects: list[Any], kind: type) -> bool:
+    return any(isinstance(one, kind) for one in objects)
