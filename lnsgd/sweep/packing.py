@@ -1,0 +1,145 @@
+"""Jobs: which cells run together, as replicas of one program, and why others do not."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+from lnsgd.sweep.cells import Cell, Leaves
+from lnsgd.sweep.grid import SEED
+
+# Paths of a resolved config in which replicas may differ, and what `ReplicaGrid` calls them.
+_PACKABLE = {
+    SEED: "seeds",
+    "model.init_args.label_noise.init_args.p": "noise",
+    "model.init_args.label_noise.init_args.std": "noise",
+    "model.init_args.optimizer.init_args.lr": "lr",
+    "data.init_args.subset": "subset",
+}
+# Keys that follow the seed.
+_LINKED = ("model.init_args.seed", "data.init_args.seed")
+
+_FIELDS = ("seeds", "noise", "lr", "subset")
+
+
+class Setting(NamedTuple):
+    """What tells a replica from the others of its job; ``None`` where the config has no such value."""
+
+    seeds: int
+    noise: float | None
+    lr: float | None
+    subset: int | None
+
+
+class Verdict(NamedTuple):
+    """Whether cells of one structure can be replicas.
+
+    Attributes:
+        most: How many at most, bounded by memory; 1 where they cannot.
+        reason: Why, in words.
+    """
+
+    most: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells that run together.
+
+    Attributes:
+        name: Hash of the names of its cells: the same whenever these are packed together.
+        cells: In the order of the replicas; a single one may be an ordinary run.
+        settings: For each field of `lnsgd.replicas.ReplicaGrid` its values; ``None`` for an ordinary run.
+        reason: Why the cells were packed in this way.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    settings: Mapping[str, list[Any]] | None
+    reason: str
+
+
+def pack(first: Leaves, cells: Iterable[Cell], judge: Callable[[Cell], Verdict]) -> list[Job]:
+    """Packs cells that differ only in seed, noise level, learning rate or training subset into replicated jobs.
+
+    Cells that do not make a full grid of these are packed as several.
+
+    Args:
+        first: The resolved config that cells differ from.
+        cells: What is to be run.
+        judge: Called for one cell of each group.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    for cell in cells:
+        rest = ((p, json.dumps(v, sort_keys=True, default=str)) for p, v in cell.changes.items() if not _packable(p))
+        groups.setdefault(tuple(sorted(rest)), []).append(cell)
+    return [job for members in groups.values() for job in _jobs(first, members, judge(members[0]))]
+
+
+def _packable(path: str) -> bool:
+    return path in _PACKABLE or path in _LINKED
+
+
+def _jobs(first: Leaves, cells: Sequence[Cell], verdict: Verdict) -> list[Job]:
+    if verdict.most <= 1:
+        return [Job(_name([cell]), (cell,), None, verdict.reason) for cell in cells]
+    by_setting = {_setting({**first, **cell.changes}): cell for cell in cells}
+    jobs = []
+    for box in boxes(list(by_setting)):
+        for part in split(box, verdict.most):
+            # The order in which a ReplicaGrid counts its replicas.
+            members = [by_setting[Setting(s, noise, lr, m)] for noise, lr, m, s in product(*part[1:], part[0])]
+            settings = {name: list(values) for name, values in zip(_FIELDS, part) if values != (None,)}
+            jobs.append(Job(_name(members), tuple(members), settings, verdict.reason))
+    return jobs
+
+
+def _setting(config: Leaves) -> Setting:
+    values: dict[str, Any] = dict.fromkeys(_FIELDS)
+    for path, name in _PACKABLE.items():
+        if config.get(path) is not None:
+            values[name] = config[path]
+    return Setting(**values)
+
+
+def _name(cells: Sequence[Cell]) -> str:
+    return hashlib.sha256(" ".join(cell.name for cell in cells).encode()).hexdigest()[:16]
+
+
+# Values of each field of `Setting`, of which all combinations are meant.
+Box = tuple[tuple[Any, ...], ...]
+
+
+def boxes(settings: Sequence[Setting]) -> list[Box]:
+    """Few boxes that together hold each of the settings once; one where they are a full grid.
+
+    Settings that agree in all fields but one are joined, for one field after the other.
+
+    Example:
+        >>> boxes([Setting(0, 0.1, None, None), Setting(1, 0.1, None, None), Setting(0, 0.2, None, None)])
+        [((0, 1), (0.1,), (None,), (None,)), ((0,), (0.2,), (None,), (None,))]
+    """
+    found: list[Box] = [tuple((value,) for value in setting) for setting in settings]
+    for field in range(len(_FIELDS)):
+        joined: dict[Box, list[Any]] = {}
+        for box in found:
+            joined.setdefault((*box[:field], *box[field + 1 :]), []).extend(box[field])
+        found = [(*rest[:field], tuple(values), *rest[field:]) for rest, values in joined.items()]
+    return found
+
+
+def split(box: Box, most: int) -> list[Box]:
+    """Parts of a box with at most so many combinations each: seeds stay together as long as they can."""
+    sizes = [len(values) for values in box]
+    total = 1
+    for size in sizes:
+        total *= size
+    if total <= most:
+        return [box]
+    field = next((f for f in reversed(range(len(box))) if sizes[f] > 1 and f > 0), 0)
+    at_once = max(1, most // (total // sizes[field]))
+    parts = [box[field][i : i + at_once] for i in range(0, sizes[field], at_once)]
+    return [smaller for part in parts for smaller in split((*box[:field], part, *box[field + 1 :]), most)]

@@ -1,0 +1,117 @@
+"""Packing: every cell is run once, together with those that it may be a replica of."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lnsgd.replicas import ReplicaGrid
+from lnsgd.sweep.cells import Cell
+from lnsgd.sweep.packing import Job, Setting, Verdict, boxes, pack, split
+
+SEED, NOISE = "seed_everything", "model.init_args.label_noise.init_args.p"
+LR, SUBSET = "model.init_args.optimizer.init_args.lr", "data.init_args.subset"
+WIDTH = "model.init_args.net.init_args.widths"
+
+FIRST = {SEED: 0, "model.init_args.seed": 0, NOISE: 0.0, LR: 0.1, SUBSET: None, WIDTH: [5]}
+
+
+def cells(widths=((5,),), seeds=(0,), noise=(0.0,), lr=(0.1,), subset=(None,)) -> list[Cell]:
+    found = []
+    for number, (w, s, p, r, m) in enumerate(product(widths, seeds, noise, lr, subset)):
+        config = {**FIRST, SEED: s, "model.init_args.seed": s, NOISE: p, LR: r, SUBSET: m, WIDTH: list(w)}
+        changes = {path: value for path, value in config.items() if value != FIRST[path]}
+        found.append(Cell(f"{number:016x}", {}, changes))
+    return found
+
+
+def freely(cell: Cell) -> Verdict:
+    return Verdict(1_000, "fits")
+
+
+def replicas(job: Job) -> list[Setting]:
+    """What the replicas of a job are, as `ReplicaGrid` counts them."""
+    assert job.settings is not None
+    lists = dict(job.settings)
+    made = ReplicaGrid(**lists).replicas(0)
+    return [Setting(r.seed, r.noise, r.lr, r.subset) for r in made]
+
+
+def settings(job: Job) -> list[Setting]:
+    """What the cells of a job are."""
+    configs = [{**FIRST, **cell.changes} for cell in job.cells]
+    return [Setting(c[SEED], c[NOISE], c[LR], c[SUBSET]) for c in configs]
+
+
+def test_a_grid_of_what_replicas_allow_is_one_job():
+    wanted = cells(seeds=range(3), noise=[0.0, 0.1], lr=[0.1, 0.2], subset=[10, 20])
+    (job,) = pack(FIRST, wanted, freely)
+    assert len(job.cells) == 24
+    assert replicas(job) == settings(job)
+
+
+def test_what_replicas_do_not_allow_makes_other_jobs():
+    wanted = cells(widths=[(5,), (6,)], seeds=range(2))
+    jobs = pack(FIRST, wanted, freely)
+    assert [[cell.name for cell in job.cells] for job in jobs] == [
+        [c.name for c in wanted[:2]],
+        [c.name for c in wanted[2:]],
+    ]
+
+
+def test_every_replica_is_its_cell_also_where_the_grid_is_not_full():
+    wanted = cells(seeds=range(4), noise=[0.0, 0.1, 0.2], subset=[10, 20])
+    kept = [cell for number, cell in enumerate(wanted) if number not in (0, 7, 8, 13)]
+    jobs = pack(FIRST, kept, freely)
+    for job in jobs:
+        assert replicas(job) == settings(job)
+    assert sorted(cell.name for job in jobs for cell in job.cells) == sorted(cell.name for cell in kept)
+
+
+def test_a_subset_that_is_not_given_stays_that_of_the_config():
+    (job,) = pack(FIRST, cells(seeds=range(2)), freely)
+    assert job.settings == {"seeds": [0, 1], "noise": [0.0], "lr": [0.1]}
+
+
+def test_memory_bounds_a_job_and_seeds_stay_together():
+    jobs = pack(FIRST, cells(seeds=range(5), noise=[0.0, 0.1, 0.2]), lambda cell: Verdict(10, "10 fit into memory"))
+    assert [len(job.cells) for job in jobs] == [10, 5]
+    assert all(set(job.settings["seeds"]) == set(range(5)) for job in jobs)
+    assert {job.reason for job in jobs} == {"10 fit into memory"}
+
+
+def test_what_cannot_be_a_replica_runs_alone_and_says_why():
+    verdicts = {"[5]": Verdict(100, "fits"), "[6]": Verdict(1, "batch normalization")}
+    judge = lambda cell: verdicts[str(cell.changes.get(WIDTH, [5]))]  # noqa: E731
+    jobs = pack(FIRST, cells(widths=[(5,), (6,)], seeds=range(3)), judge)
+    assert [(len(job.cells), job.settings is None, job.reason) for job in jobs] == [
+        (3, False, "fits"),
+        *[(1, True, "batch normalization")] * 3,
+    ]
+
+
+def test_names_tell_jobs_apart_and_stay():
+    wanted = cells(seeds=range(4))
+    (whole,), (part,) = pack(FIRST, wanted, freely), pack(FIRST, wanted[1:], freely)
+    assert whole.name == pack(FIRST, wanted, freely)[0].name
+    assert whole.name != part.name
+
+
+FEW = st.sampled_from([0, 1, 2])
+
+
+@given(st.sets(st.tuples(FEW, FEW, FEW, FEW), min_size=1, max_size=40), st.integers(1, 12))
+def test_boxes_and_their_parts_hold_everything_once(chosen, most):
+    wanted = [Setting(*setting) for setting in sorted(chosen)]
+    parts = [part for box in boxes(wanted) for part in split(box, most)]
+    held = [Setting(*combination) for part in parts for combination in product(*part)]
+    assert sorted(held) == sorted(wanted)
+    assert all(np.prod([len(values) for values in part]) <= most for part in parts)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 1, 4), (5, 1, 1, 1)])
+def test_a_full_grid_is_one_box(sizes):
+    lists = [tuple(range(size)) for size in sizes]
+    assert boxes([Setting(*combination) for combination in product(*lists)]) == [tuple(lists)]
