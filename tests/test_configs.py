@@ -30,6 +30,13 @@ ONE_STEP = [
 ]
 
 
+SMALL_NET = ["--model.net.widths", "[784, 8, 10]"]
+RESNET = ["--model.net", "lnsgd.models.ResNet20", "--model.net.channels", "1", "--model.net.width", "2"]
+
+# For partial configs that want another network: one with batch normalization to synchronize, in two processes.
+NETS = {"trainer/ddp.yaml": [*RESNET, "--trainer.accelerator", "cpu", "--trainer.devices", "2"]}
+
+
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In a folder of its own, where W&B keeps everything local."""
@@ -65,9 +72,9 @@ def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
         write_idx(folder / name / "raw", IdxImageData.sizes)
         return ["--data.data_dir", str(folder)]
     if name == "CIFAR10":
-        monkeypatch.setattr(CIFAR10, "examples_per_file", 300)
+        monkeypatch.setattr(CIFAR10, "examples_per_file", 20)
         write_cifar10(folder / "cifar-10-batches-bin")
-        return ["--data.data_dir", str(folder)]
+        return ["--data.data_dir", str(folder), "--data.val_size", "20", "--data.subset", "16"]
     if name in ("GaussianInputs", "Hypercube"):
         return []
     if name == "StandardBasis":  # it has 30 examples
@@ -120,7 +127,7 @@ def test_one_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     base, options = [], [*ONE_STEP, *data_options(path, tmp_path / "data", monkeypatch), "--run_dir", "run"]
     if "model" not in read(path):
         base = ["--config", str(EXPERIMENT)]
-        options += ["--model.net.widths", "[784, 8, 10]"]  # the experiment itself is tried on its own
+        options += NETS.get(NAMES[FILES.index(path)], SMALL_NET)  # the experiment itself is tried on its own
     run(path, ["fit", *base, "--config", str(path), *options])
     if read(path).get("trainer", {}).get("fast_dev_run"):
         assert not Path("run").exists()

@@ -5,6 +5,7 @@ from lnsgd.figures.blanc_matrix_sensing import FIGURE as BLANC_MATRIX_SENSING
 from lnsgd.figures.blanc_relu_1d import FIGURE as BLANC_RELU_1D
 from lnsgd.figures.blanc_single_point import FIGURE as BLANC_SINGLE_POINT
 from lnsgd.figures.cornacchia_basis import FIGURE as CORNACCHIA_BASIS
+from lnsgd.figures.cornacchia_cifar10 import FIGURE as CORNACCHIA_CIFAR10
 from lnsgd.figures.cornacchia_hypercube import FIGURE as CORNACCHIA_HYPERCUBE
 from lnsgd.figures.cornacchia_mnist import FIGURE as CORNACCHIA_MNIST
 from lnsgd.figures.cornacchia_neuron import FIGURE as CORNACCHIA_NEURON
@@ -25,6 +26,7 @@ FIGURES: dict[str, Figure] = {
         CORNACCHIA_PURE_NOISE,
         CORNACCHIA_BASIS,
         CORNACCHIA_MNIST,
+        CORNACCHIA_CIFAR10,
         CORNACCHIA_SPARSITY_CURVE,
         CORNACCHIA_NORM_STEP,
         BLANC_MATRIX_SENSING,

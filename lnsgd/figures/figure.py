@@ -11,7 +11,7 @@ from rich.table import Table
 from lnsgd.figures.claims import Claim
 from lnsgd.run_folder import RunFolder
 
-# The finished run of each arm; all seeds of an arm are replicas of one run.
+# The finished run of each arm, with all its seeds as replicas.
 Runs = Mapping[str, RunFolder]
 
 # The one arm of a figure that computes and trains nothing.
@@ -47,6 +47,8 @@ class Figure:
         config: Config of a run, below ``configs/``; or one for each arm.
         scales: ``ci`` (seconds) and ``paper``; perhaps others. A scale of a computed figure is a number of seeds.
         arms: For each arm, command-line options.
+        replicated: All seeds of an arm are trained together, as replicas of one run. Otherwise one after the other,
+            each a run of its own: what a network with batch normalization needs.
         compute: In place of config and arms, the rows of one seed.
         claims: What is judged.
         draw: What is drawn.
@@ -61,6 +63,7 @@ class Figure:
     config: str | Mapping[str, str] | None = None
     scales: Mapping[str, Scale]
     arms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    replicated: bool = True
     compute: Callable[[int], pd.DataFrame] | None = None
     claims: Callable[[Runs], list[Claim]]
     draw: Callable[[Runs], Picture]

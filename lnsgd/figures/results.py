@@ -1,4 +1,4 @@
-"""Reads what replicated runs left on disk."""
+"""Reads what the runs of an arm left on disk."""
 
 import json
 from typing import Any, NamedTuple
@@ -48,15 +48,35 @@ def measured(run: RunFolder, measure: str, split: str = "", layer: str | None = 
     Raises:
         ValueError: the run has no such measurement.
     """
-    table = pd.read_parquet(run.measures)
-    rows = table[(table["measure"] == measure) & (table["split"] == split)]
-    rows = rows[rows["layer"] == (rows["layer"].iloc[0] if layer is None and len(rows) else layer)]
+    rows = _rows(run, measure, split)
+    rows = rows[rows["layer"] == (rows["layer"].iloc[0] if layer is None else layer)]
     if rows.empty:
         raise ValueError(f"{run.measures} has no {measure} on split {split!r}")
     every = range(len(replicas(run)))
     values = rows.pivot(index="replica", columns="step", values="value").reindex(every)
     stderrs = rows.pivot(index="replica", columns="step", values="stderr").reindex(every)
     return Curves(values.columns.to_numpy(), values.to_numpy(), stderrs.to_numpy())
+
+
+def last_by_layer(run: RunFolder, measure: str, split: str = "") -> pd.DataFrame:
+    """The last values of a measure for all layers or tensors: a row per replica, a column per layer.
+
+    The columns are in the order in which they were measured first; of activation sites, that of the forward pass.
+
+    Raises:
+        ValueError: the run has no such measurement.
+    """
+    rows = _rows(run, measure, split)
+    last = rows[rows["step"] == rows["step"].max()].pivot(index="replica", columns="layer", values="value")
+    return last.reindex(index=range(len(replicas(run))), columns=rows["layer"].unique())
+
+
+def _rows(run: RunFolder, measure: str, split: str) -> pd.DataFrame:
+    table = pd.read_parquet(run.measures)
+    rows = table[(table["measure"] == measure) & (table["split"] == split)]
+    if rows.empty:
+        raise ValueError(f"{run.measures} has no {measure} on split {split!r}")
+    return rows
 
 
 def replicas(run: RunFolder) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +13,16 @@ from rich.progress import track
 
 from lnsgd import __version__
 from lnsgd.figures.figure import COMPUTED, Figure
+from lnsgd.figures.seed_runs import seed_run, unite
 from lnsgd.run_folder import RunFolder, whole_file
 
 
 def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Console) -> dict[str, RunFolder]:
     """Trains what is missing: one arm after the other, all seeds of an arm as replicas of one run.
 
-    A figure that trains nothing is computed instead, seed by seed.
+    Where the figure says that its arms are not replicated, the seeds of an arm are trained one after the other, each
+    in ``out/<arm>/seed-<s>``, and then united in the arm's folder (`lnsgd.figures.seed_runs.unite`). A figure that
+    trains nothing is computed instead, seed by seed.
 
     Args:
         figure: The figure.
@@ -33,27 +37,38 @@ def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Conso
     _claim_folder(figure, scale, seeds, out)
     runs = {arm: RunFolder(out / _folder_name(arm)) for arm in figure.arms or (COMPUTED,)}
     for number, (arm, run) in enumerate(runs.items(), 1):
-        doing = "computing" if figure.compute else "going on" if run.last_checkpoint.exists() else "training"
-        state = "done before" if run.finished.exists() else doing
+        state = _state(run, "computing" if figure.compute else "training")
         console.print(f"[bold]{figure.name}[/bold] {number}/{len(runs)}: {arm}, {seeds} seeds ({state})")
         if run.finished.exists():
             continue
         if figure.compute:
             _compute(figure, seeds, run, console)
+        elif figure.replicated:
+            _train(figure, scale, arm, run, ["--replicas.seeds", str(seeds)])
         else:
-            _train(figure, scale, arm, seeds, run)
+            _train_each(figure, scale, arm, seeds, run, console)
     return runs
 
 
-def _train(figure: Figure, scale: str, arm: str, seeds: int, run: RunFolder) -> None:
+def _train_each(figure: Figure, scale: str, arm: str, seeds: int, run: RunFolder, console: Console) -> None:
+    parts = [seed_run(run, seed) for seed in range(seeds)]
+    for seed, part in enumerate(parts):
+        console.print(f"  seed {seed}, {seed + 1} of {seeds} ({_state(part)})")
+        if not part.finished.exists():
+            _train(figure, scale, arm, part, ["--seed_everything", str(seed)])
+    unite(run, parts)
+
+
+def _state(run: RunFolder, doing: str = "training") -> str:
+    """What is about to happen to a run, as told."""
+    return "done before" if run.finished.exists() else "going on" if run.last_checkpoint.exists() else doing
+
+
+def _train(figure: Figure, scale: str, arm: str, run: RunFolder, seeds: Sequence[str]) -> None:
     from lnsgd.training import train
 
-    options = ["--run_dir", str(run.path), "--replicas.seeds", str(seeds), "--trainer.enable_model_summary", "false"]
-    if run.last_checkpoint.exists():
-        options += ["--ckpt_path", "last"]
-    elif run.config.exists():  # killed before its first checkpoint
-        run.config.unlink()
-    train(["fit", "--config", str(figure.config_path(arm)), *figure.options(scale, arm), *options])
+    options = ["--run_dir", str(run.path), "--ckpt_path", "auto", "--trainer.enable_model_summary", "false"]
+    train(["fit", "--config", str(figure.config_path(arm)), *figure.options(scale, arm), *seeds, *options])
 
 
 def _compute(figure: Figure, seeds: int, run: RunFolder, console: Console) -> None:

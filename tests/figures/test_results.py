@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lnsgd.figures.results import Curves, config, measured, replicas, seconds, weights
+from lnsgd.figures.results import Curves, config, last_by_layer, measured, replicas, seconds, weights
 from tests.figures import tiny
 from tests.figures.tiny import hand_made_run
 
@@ -40,6 +40,24 @@ def test_split_and_layer_are_told_apart(tmp_path: Path) -> None:
     assert measured(run, "active", "train", layer="b").last.tolist() == [-1]
     assert measured(run, "active", "val").last.tolist() == [-2]
     assert measured(run, "distance").last.tolist() == [0.5]
+
+
+def test_last_values_of_every_layer_in_the_order_of_the_first(tmp_path: Path) -> None:
+    """Not in the order of the alphabet; a replica that was not measured to the end is NaN."""
+    rows = [
+        (0, 0, "train", "active", "relu", 1.0),
+        (0, 0, "train", "active", "deep", 2.0),
+        (0, 0, "train", "active", "broad", 3.0),
+        (0, 0, "val", "active", "other", 9.0),
+        *((5, 0, "train", "active", name, value) for name, value in (("broad", 30.0), ("relu", 10.0), ("deep", 20.0))),
+        (0, 1, "train", "active", "relu", 4.0),
+    ]
+    run = hand_made_run(tmp_path, rows)
+    found = last_by_layer(run, "active", "train")
+    assert list(found) == ["relu", "deep", "broad"]
+    np.testing.assert_array_equal(found, [[10, 20, 30], [np.nan] * 3])
+    with pytest.raises(ValueError, match="has no active on split 'test'"):
+        last_by_layer(run, "active", "test")
 
 
 def test_a_replica_that_was_never_measured_is_nan(tmp_path: Path) -> None:

@@ -71,6 +71,13 @@ def figure(folder: Path, **changes: Any) -> Figure:
     return Figure(**{**settings, **changes})
 
 
+def figure_seed_by_seed(folder: Path, **changes: Any) -> Figure:
+    """The same, every seed a run of its own."""
+    made = figure(folder, replicated=False, **changes)
+    made.config_path("p = 0").write_text(CONFIG.replace("replicas: {seeds: 1}\n", ""))
+    return made
+
+
 def run(figure: Figure, out: Path, scale: str = "ci", seeds: int = 2) -> dict[str, RunFolder]:
     """`run_figure`, silent."""
     return run_figure(figure, scale, seeds, out, Console(file=io.StringIO()))

@@ -1,0 +1,152 @@
+"""What the four trackers cost: training with and without them, in one process.
+
+    python scripts/benchmarks/tracker_overhead.py [DATA_DIR] [--nets mlp resnet20] [--device cpu|cuda] [--rounds N]
+
+784-600-10 on MNIST and ResNet-20 on CIFAR-10, batches of 128 with label noise, the test set validated after every
+epoch. The same run with `ActiveNeurons`, `ClassAssociation`, `DistanceFromInit` and `HessianTrace`, all as they are
+by default, and without; they take turns. Prints one JSON object: seconds of whole runs and of their inner epochs,
+which leave out the measurements before the first and after the last step, and the ratios of the medians over rounds.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+import torch
+
+from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, HessianTrace
+from lnsgd.data import CIFAR10, MNIST
+from lnsgd.data.image import ImageData
+from lnsgd.label_noise import UniformNoise
+from lnsgd.loggers import CSVLogger
+from lnsgd.models import MLP, ResNet20
+from lnsgd.modules import Classifier
+
+
+class Experiment(NamedTuple):
+    """What is trained: network, data and learning rate, and for how many epochs."""
+
+    net: Callable[[], torch.nn.Module]
+    data: Callable[[str | None], ImageData]
+    lr: float
+    epochs: int
+
+
+EXPERIMENTS = {
+    "mlp": Experiment(lambda: MLP([784, 600, 10]), lambda folder: MNIST(folder), 0.1, 12),
+    "resnet20": Experiment(ResNet20, lambda folder: CIFAR10(folder, standardize=True, eval_batch_size=500), 0.1, 4),
+}
+
+
+class Seconds(NamedTuple):
+    """Seconds of a whole run, and of an epoch that is neither its first nor its last."""
+
+    run: float
+    epoch: float
+
+
+class EpochClock(pl.Callback):
+    """Keeps when each epoch of training started."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.starts.append(now())
+
+
+def now() -> float:
+    """Seconds, when the device has done all that it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def train(experiment: Experiment, folder: str | None, device: str, tracked: bool) -> Seconds:
+    """One run."""
+    clock = EpochClock()
+    trackers = [ActiveNeurons(), ClassAssociation(), DistanceFromInit(), HessianTrace()] if tracked else []
+    module = Classifier(
+        experiment.net(),
+        label_noise=UniformNoise(0.1),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=experiment.lr, momentum=0.9),
+    )
+    with tempfile.TemporaryDirectory() as run_folder:
+        trainer = pl.Trainer(
+            max_epochs=experiment.epochs,
+            accelerator=device,
+            devices=1,
+            callbacks=[*trackers, clock],
+            logger=CSVLogger(run_folder),
+            default_root_dir=run_folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        start = now()
+        trainer.fit(module, datamodule=experiment.data(folder))
+        end = now()
+    inner = [after - before for before, after in zip(clock.starts, clock.starts[1:])]
+    return Seconds(end - start, statistics.median(inner[1:] or inner))
+
+
+def compare(name: str, folder: str | None, device: str, rounds: int) -> dict[str, object]:
+    """Medians over rounds in which both contestants run, and their ratios."""
+    experiment = EXPERIMENTS[name]
+    experiment.data(folder).prepare_data()
+    found: dict[bool, list[Seconds]] = {False: [], True: []}
+    for _ in range(rounds):
+        for tracked, seconds in found.items():
+            seconds.append(train(experiment, folder, device, tracked))
+    medians = {tracked: Seconds(*map(statistics.median, zip(*seconds))) for tracked, seconds in found.items()}
+    plain, tracked = medians[False], medians[True]
+    return {
+        "epochs": experiment.epochs,
+        "seconds": {"without": _rounded(plain), "with": _rounded(tracked)},
+        "ratios": {
+            "with / without, inner epochs": round(tracked.epoch / plain.epoch, 3),
+            "with / without, whole runs": round(tracked.run / plain.run, 3),
+        },
+    }
+
+
+def _rounded(seconds: Seconds) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds._asdict().items()}
+
+
+def main() -> None:
+    """Prints the JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_dir", nargs="?", help="folder of data sets; by default as for lnsgd.data.MNIST")
+    parser.add_argument("--nets", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=1)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    on_gpu = options.device == "cuda"
+    result = {
+        "benchmark": "tracker_overhead",
+        "work": "training with all four trackers at their defaults, and without; batch 128, validated every epoch",
+        "nets": {name: compare(name, options.data_dir, options.device, options.rounds) for name in options.nets},
+        "hardware": {
+            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
