@@ -49,7 +49,7 @@ class HessianTrace(MeasureCallback):
         max_probes: int = 1_000,
         loss: Loss | None = None,
         seed: int = 0,
-        max_overhead: float | None = 0.05,
+        max_overhead: float | None = 0.01,
         **schedule: Any,
     ) -> None:
         super().__init__(max_overhead=max_overhead, **schedule)

@@ -83,6 +83,11 @@ OPTIONS = {
     "no-such-class-of-digits": (["--data.classes", "[3, 12]"], ("classes = [3, 12]", "[0, 1, 2")),
     "devices-zero": (["--trainer.devices", "0"], ("trainer.devices = 0", "give 1 to")),
     "devices-too-many": (["--trainer.devices", "100000"], ("trainer.devices = 100000", "give 1 to")),
+    "devices-all-cpus": (["--trainer.devices", "-1"], ("trainer.devices = -1", "give 1 to")),
+    "devices-named-cpus": (["--trainer.devices", "[0, 1]"], ("trainer.devices = [0, 1]", "give 1 to")),
+    "devices-word": (["--trainer.devices", "many"], ("trainer.devices = many", "give 1 to")),
+    "nodes-zero": (["--trainer.num_nodes", "0"], ("`num_nodes`", "positive integer", "0")),
+    "nodes-started-on-one": (["--trainer.num_nodes", "2"], ("trainer.num_nodes = 2", "one machine", "torchrun")),
     "seed-true": (["--seed_everything", "true"], ("seed_everything = True", "integer >= 0")),
     "seed-negative": (["--seed_everything", "-3"], ("seed_everything = -3", "integer >= 0")),
     "schedule-zero": (

@@ -46,9 +46,9 @@ def example_gradient_norms(model: nn.Module, loss: LossFunction, data: Batches) 
             point, a loss that is not per example, or an input that a layer's successor has overwritten.
         NonFiniteError: a loss or gradient is NaN or infinite.
     """
-    problem = Problem(model, loss, data)
     found = []
     with differentiating(model):
+        problem = Problem(model, loss, data)
         gradients = ExampleGradients(model, problem.named)
         for inputs, labels in problem.batches():
             for some, of_them in chunks(inputs, labels):

@@ -40,8 +40,8 @@ def gradient_norm(model: nn.Module, loss: LossFunction, data: Batches, *, share:
             point, or a loss that is not per example.
         NonFiniteError: the loss or its gradient is NaN or infinite.
     """
-    problem = Problem(model, loss, data, share)
     with differentiating(model):
+        problem = Problem(model, loss, data, share)
         gradient = torch.zeros(problem.size, dtype=torch.float64, device=problem.device)
         samples = 0
         for inputs, labels in problem.batches():

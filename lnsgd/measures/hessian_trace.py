@@ -88,8 +88,8 @@ def hessian_trace(
         raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(get_args(Method))}")
     budget = Budget(rtol, min_probes, max_probes)
     generator = generator or torch.Generator().manual_seed(0)
-    problem = Problem(model, loss, data, share)
     with differentiating(model):
+        problem = Problem(model, loss, data, share)
         if method == "auto":
             try:
                 return _estimate(problem, "ggn", budget, generator)

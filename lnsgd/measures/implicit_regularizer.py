@@ -22,8 +22,8 @@ def implicit_regularizer(model: nn.Module, data: Batches, *, share: Share = Shar
         ValueError: no examples, no trainable parameter, or outputs that are not floating point.
         NonFiniteError: a gradient is NaN or infinite.
     """
-    problem = Problem(model, lambda outputs, labels: outputs.flatten(1).sum(1), data, share)
     with differentiating(model):
+        problem = Problem(model, lambda outputs, labels: outputs.flatten(1).sum(1), data, share)
         gradients = ExampleGradients(model, problem.named)
         total = torch.zeros((), dtype=torch.float64, device=problem.device)
         samples = 0

@@ -135,11 +135,11 @@ def spectral_density(
     for name, value in (("probes", probes), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{name} = {value}; at least 1 is needed")
-    problem = Problem(model, loss, data, share)
     generator = generator or torch.Generator().manual_seed(0)
-    steps = min(steps, problem.size)
-    together = max(1, _ENTRIES // (steps * problem.size))
     with differentiating(model):
+        problem = Problem(model, loss, data, share)
+        steps = min(steps, problem.size)
+        together = max(1, _ENTRIES // (steps * problem.size))
         found = [
             _quadrature(problem, rademacher(problem, min(together, probes - done), generator), steps)
             for done in range(0, probes, together)

@@ -71,11 +71,11 @@ def top_eigenvalues(
         NonFiniteError: a loss or derivative is NaN or infinite.
     """
     check_settings(count, rtol, max_products)
-    problem = Problem(model, loss, data, share)
-    if count > problem.size:
-        raise ValueError(f"count = {count}; a network of {problem.size} parameters has {problem.size} eigenvalues")
     generator = generator or torch.Generator().manual_seed(0)
     with differentiating(model):
+        problem = Problem(model, loss, data, share)
+        if count > problem.size:
+            raise ValueError(f"count = {count}; a network of {problem.size} parameters has {problem.size} eigenvalues")
         starts = torch.randn(1, count, problem.size, generator=generator, dtype=torch.float64).to(problem.device)
         krylov = Krylov(problem, starts, capacity=max(_CAPACITY, 4 * count))
         while True:

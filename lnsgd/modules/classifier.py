@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lnsgd.label_noise import LabelNoise
 from lnsgd.losses import CrossEntropy, Loss, check_compatible, num_classes_of
+from lnsgd.modules.compiled import CompileMode
 from lnsgd.modules.supervised import SupervisedModule
 from lnsgd.modules.totals import ClassificationTotals
 
@@ -28,6 +29,8 @@ class Classifier(SupervisedModule):
         lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
         seed: Key of the noise.
         noise_steps: Number of optimizer steps with noise, see `SupervisedModule`; all by default.
+        channels_last: Memory format of images and convolutions, see `SupervisedModule`.
+        compile_mode: Train by `torch.compile` in this mode, see `SupervisedModule`; not by default.
 
     Raises:
         ValueError: the loss is not defined for the targets that the noise gives; in training, a
@@ -46,9 +49,12 @@ class Classifier(SupervisedModule):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         seed: int = 0,
         noise_steps: int | None = None,
+        channels_last: bool = False,
+        compile_mode: CompileMode | None = None,
     ) -> None:
         loss = loss or CrossEntropy()
-        super().__init__(net, loss, label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed, noise_steps)
+        schedule = (lr_scheduler, lr_scheduler_interval)
+        super().__init__(net, loss, label_noise, optimizer, *schedule, seed, noise_steps, channels_last, compile_mode)
         check_compatible(self.loss, self.label_noise)
 
     def num_classes(self, outputs: Tensor) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lnsgd.label_noise import LabelNoise, NoNoise
 from lnsgd.losses import Loss, SquaredLoss
+from lnsgd.modules.compiled import CompileMode
 from lnsgd.modules.supervised import SupervisedModule
 from lnsgd.modules.totals import LossTotals
 
@@ -30,6 +31,8 @@ class Regressor(SupervisedModule):
         lr_scheduler_interval: Step the schedule after each ``epoch`` or after each ``step``.
         seed: Key of the noise.
         noise_steps: Number of optimizer steps with noise, see `SupervisedModule`; all by default.
+        channels_last: Memory format of images and convolutions, see `SupervisedModule`.
+        compile_mode: Train by `torch.compile` in this mode, see `SupervisedModule`; not by default.
 
     Raises:
         ValueError: a loss or a noise that is not defined for real targets; in training, targets of
@@ -48,9 +51,12 @@ class Regressor(SupervisedModule):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         seed: int = 0,
         noise_steps: int | None = None,
+        channels_last: bool = False,
+        compile_mode: CompileMode | None = None,
     ) -> None:
         loss = loss or SquaredLoss()
-        super().__init__(net, loss, label_noise, optimizer, lr_scheduler, lr_scheduler_interval, seed, noise_steps)
+        schedule = (lr_scheduler, lr_scheduler_interval)
+        super().__init__(net, loss, label_noise, optimizer, *schedule, seed, noise_steps, channels_last, compile_mode)
         if "real" not in self.loss.accepts:
             raise ValueError(f"Regressor: {type(self.loss).__name__} is not defined for real targets; use SquaredLoss")
         if self.label_noise.targets != "real" and not isinstance(self.label_noise, NoNoise):

@@ -74,8 +74,8 @@ class ReplicatedModule(LightningModule):
         steps_per_call: The same.
 
     Raises:
-        ValueError: no replicas; another optimizer or schedule; a network without ``reset_parameters``; before
-            training, an engine that cannot run the network.
+        ValueError: no replicas; another optimizer or schedule; a network without ``reset_parameters``; a cell with
+            ``channels_last`` or ``compile_mode``; before training, an engine that cannot run the network.
     """
 
     def __init__(
@@ -92,6 +92,9 @@ class ReplicatedModule(LightningModule):
             )
         if not replicas:
             raise ValueError("replicas: there are none; give at least one")
+        for name in ("channels_last", "compile_mode"):
+            if value := getattr(cell, name):
+                raise ValueError(f"{name} = {value}: replicas are compiled by an engine of their own; leave {name} out")
         self.automatic_optimization = False
         self.replicas = list(replicas)
         self.engine_name = engine
@@ -352,6 +355,8 @@ class ReplicatedModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes them back."""
+        if self._trainer is not None:  # see `SupervisedModule.on_load_checkpoint`
+            self.trainer.precision_plugin.convert_module(self)
         kept = checkpoint["replicas"]
         self._velocity = kept["velocity"]
         self.diverged_at = kept["diverged_at"]

@@ -1,7 +1,9 @@
 """Sums over the examples of an epoch."""
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lnsgd.losses import predicted_classes
@@ -22,6 +24,10 @@ class LossTotals(Metric):
         self._waiting: list[tuple[Tensor, ...]] = []
         self.add_state("loss", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("examples", torch.tensor(0), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        """Follows a module to other devices, not to other types: in half precision a sum would soon stop growing."""
+        return super()._apply(lambda sums: sums.to(fn(sums.new_empty(0)).device), exclude_state)
 
     def add(self, *columns: Tensor) -> None:
         """`update`, put off until a few batches have come together: for a small network it is not free."""

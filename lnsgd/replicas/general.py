@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from lnsgd.replicas.compiler import check_cxx_compiler
 from lnsgd.replicas.engine import Chunk, Engine, Recipe, State
 
 _SLOTS = 32
@@ -207,16 +208,11 @@ def _compile(step: Callable[..., None], tensors: list[Tensor]) -> Callable[..., 
     import torch._inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    try:
-        compiled = torch._inductor.compile(
-            make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors), [*tensors]
-        )
-    except Exception as error:
-        # Which class wraps which differs between versions of PyTorch; the name is always there.
-        if "InvalidCxxCompiler" in repr(error):
-            raise ValueError("no C++ compiler; install g++, or use compile=False or `engine: kernel`") from None
-        raise
-    return compiled
+    if tensors[0].device.type == "cpu":
+        check_cxx_compiler("use compile=False or `engine: kernel`")
+    return torch._inductor.compile(
+        make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors), [*tensors]
+    )
 
 
 def _capture(step: Callable[..., object], tensors: list[Tensor]) -> torch.cuda.CUDAGraph:

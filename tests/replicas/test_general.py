@@ -279,9 +279,9 @@ def test_other_devices_are_unsupported():
 def test_no_compiler_is_one_clear_line(monkeypatch, tmp_path):
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     nets = networks(lambda: MLP([4, 3]), 1)
     engine = GeneralEngine(Recipe(nets[0], CrossEntropy(), "hard"), stacked(nets, 0.0), inputs_of())
-    with pytest.raises(ValueError, match=r"^no C\+\+ compiler; install g\+\+"):
+    no_compiler = inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with no_compiler, pytest.raises(ValueError, match=r"^no C\+\+ compiler; install g\+\+"):
         engine.run(chunk_of(1, 1, 1, "hard", 3))

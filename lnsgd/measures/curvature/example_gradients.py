@@ -13,6 +13,7 @@ from torch.nn import grad as layer_gradients
 
 from lnsgd.measures.curvature.graph import inputs_first, users
 from lnsgd.measures.curvature.problem import outputs_of
+from lnsgd.models.sync_batch_norm import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
 
 # How many numbers gradients of single examples take at a time.
 _ENTRIES = 2**26
@@ -69,6 +70,10 @@ _RULES: dict[type[nn.Module], Norms] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm3d: _batch_norm,
+    nn.SyncBatchNorm: _batch_norm,  # in eval mode all of these are one layer
+    SyncBatchNorm1d: _batch_norm,
+    SyncBatchNorm2d: _batch_norm,
+    SyncBatchNorm3d: _batch_norm,
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.precision import at_least_single, full_precision, single_precision_weights
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -78,10 +79,10 @@ class Problem:
         return self.parameters[0].device
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches as they were given, out of any inference mode."""
+        """The batches as they were given, out of any inference mode, in at least single precision."""
         for batch in self._data:
             # Tensors made in inference mode cannot be differentiated through.
-            inputs, labels = (t.clone() if t.is_inference() else t for t in batch[:2])
+            inputs, labels = (at_least_single(t.clone() if t.is_inference() else t) for t in batch[:2])
             yield inputs, labels
 
     def outputs(self, inputs: Tensor) -> Tensor:
@@ -163,6 +164,18 @@ def chunks(inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 @contextmanager
 def differentiating(model: nn.Module) -> Iterator[None]:
-    """Eval mode with gradients on, whatever the mode outside; all is put back."""
-    with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(model):
+    """Eval mode with gradients on, in full precision, whatever the mode outside; all is put back.
+
+    Derivatives are those of the function that the weights stand for, in at least single precision: autocast is off, and
+    half-precision weights are float32 here, so that a `Problem` must be made inside. Its inputs are those that the
+    network sees, rounded where it sees them rounded.
+    """
+    device = next((p.device.type for p in model.parameters()), "cpu")
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        evaluation_mode(model),
+        full_precision(device),
+        single_precision_weights(model),
+    ):
         yield
