@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["init", "data", "order", "noise", "augmentation", "probes", "subset", "corruption"]
+Purpose = Literal["init", "data", "order", "noise", "augmentation", "probes", "subset", "corruption", "dropout"]
 
 _PURPOSES = get_args(Purpose)
 
@@ -96,11 +96,16 @@ def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
     Torch's CPU stream inside is exactly that of ``generator(seed, purpose, *counters)``, so
     ``with forked(seed, "init"): net = AnyModule()`` gives any module a keyed initialization.
     """
-    small = int.from_bytes(_key_bytes(seed, purpose, counters, 4), "little")
     with preserved():
-        random.seed(small)
-        np.random.seed(small)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(small)
-        torch.default_generator.set_state(generator(seed, purpose, *counters).get_state())
+        seed_globals(seed, purpose, *counters)
         yield
+
+
+def seed_globals(seed: int, purpose: Purpose, *counters: int) -> None:
+    """Lets torch's (CPU and CUDA), NumPy's and Python's global generators go on as if they belonged to a key."""
+    small = int.from_bytes(_key_bytes(seed, purpose, counters, 4), "little")
+    random.seed(small)
+    np.random.seed(small)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(small)
+    torch.default_generator.set_state(generator(seed, purpose, *counters).get_state())

@@ -34,7 +34,12 @@ SMALL_NET = ["--model.net.widths", "[784, 8, 10]"]
 RESNET = ["--model.net", "lnsgd.models.ResNet20", "--model.net.channels", "1", "--model.net.width", "2"]
 
 # For partial configs that want another network: one with batch normalization to synchronize, in two processes.
-NETS = {"trainer/ddp.yaml": [*RESNET, "--trainer.accelerator", "cpu", "--trainer.devices", "2"]}
+NETS = {
+    "trainer/ddp.yaml": [
+        *(*RESNET, "--trainer.accelerator", "cpu", "--trainer.devices", "2"),
+        *("--trainer.callbacks", "[]", "--data.eval_batch_size", "64"),  # 10,000 images would take it minutes
+    ]
+}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from lnsgd.rng import forked, generator, preserved
 from tests.tolerances import STANDARD_ERRORS
 
 # Written out here because the names are part of the keys: another name changes every run.
-PURPOSES = ("init", "order", "noise", "augmentation", "probes", "subset", "corruption")
+PURPOSES = ("init", "order", "noise", "augmentation", "probes", "subset", "corruption", "dropout")
 
 
 def numbers(*key, n=100):

@@ -1,6 +1,7 @@
 """What the four trackers cost: training with and without them, in one process.
 
     python scripts/benchmarks/tracker_overhead.py [DATA_DIR] [--nets mlp resnet20] [--device cpu|cuda] [--rounds N]
+        [--epochs N]
 
 784-600-10 on MNIST and ResNet-20 on CIFAR-10, batches of 128 with label noise, the test set validated after every
 epoch. The same run with `ActiveNeurons`, `ClassAssociation`, `DistanceFromInit` and `HessianTrace`, all as they are
@@ -99,9 +100,8 @@ def train(experiment: Experiment, folder: str | None, device: str, tracked: bool
     return Seconds(end - start, statistics.median(inner[1:] or inner))
 
 
-def compare(name: str, folder: str | None, device: str, rounds: int) -> dict[str, object]:
+def compare(experiment: Experiment, folder: str | None, device: str, rounds: int) -> dict[str, object]:
     """Medians over rounds in which both contestants run, and their ratios."""
-    experiment = EXPERIMENTS[name]
     experiment.data(folder).prepare_data()
     found: dict[bool, list[Seconds]] = {False: [], True: []}
     for _ in range(rounds):
@@ -130,14 +130,21 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, help="of every run, at least 2 (default: 12 and 4)")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     on_gpu = options.device == "cuda"
+    chosen = {name: EXPERIMENTS[name] for name in options.nets}
+    if options.epochs is not None:
+        chosen = {name: experiment._replace(epochs=options.epochs) for name, experiment in chosen.items()}
     result = {
         "benchmark": "tracker_overhead",
         "work": "training with all four trackers at their defaults, and without; batch 128, validated every epoch",
-        "nets": {name: compare(name, options.data_dir, options.device, options.rounds) for name in options.nets},
+        "nets": {
+            name: compare(experiment, options.data_dir, options.device, options.rounds)
+            for name, experiment in chosen.items()
+        },
         "hardware": {
             "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
             "cores": os.cpu_count(),
