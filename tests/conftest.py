@@ -18,3 +18,12 @@ def full_data() -> Path:
     if not folder or not (Path(folder) / "MNIST" / "raw").is_dir():
         pytest.skip("needs the full MNIST: set LNSGD_DATA_DIR to a folder with MNIST/raw")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def full_cifar10() -> Path:
+    """Folder of the full data sets with CIFAR-10 in either layout; tests that need it are skipped where it is not."""
+    folder = os.environ.get("LNSGD_DATA_DIR")
+    if not folder or not any((Path(folder) / f"cifar-10-batches-{kind}").is_dir() for kind in ("bin", "py")):
+        pytest.skip("needs the full CIFAR-10: set LNSGD_DATA_DIR to a folder with cifar-10-batches-bin or -py")
+    return Path(folder)

@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 # What makes a training command end after a moment; otherwise it is run as it stands.
 QUIET = ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
 BRIEF = ["--trainer.limit_train_batches", "2", *QUIET]
+FEW_IMAGES = ["--data.subset", "64", "--data.val_size", "50"]
 BRIEF_REPLICAS = ["--trainer.max_steps", "2", "--data.subset", "100", *QUIET]
 
 
@@ -59,10 +60,11 @@ def brevity(args: list[str]) -> list[str]:
     """Options that end a ``fit`` after a moment."""
     if any(arg.startswith("--replicas") for arg in args) or "configs/mnist_replicas.yaml" in args:
         return BRIEF_REPLICAS
-    return [*BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
+    few = FEW_IMAGES if any("cifar10" in arg for arg in args) else []
+    return [*few, *BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
 
 
-def test_commands_run_in_order(checkout, full_data):
+def test_commands_run_in_order(checkout, full_data, full_cifar10):
     training = [line for line in commands() if line.startswith("lnsgd ")]
     assert len(training) >= 9
     for line in training:
