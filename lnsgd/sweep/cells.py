@@ -68,7 +68,8 @@ def resolved_cells(sweep: Sweep, resolve: Callable[[Point], Mapping[str, Any]]) 
         axes = _merged(axes, *overlapping)
     hashes = [[_difference(first, change) for change in axis] for axis in changes]
     start = sum(digest(path, value) for path, value in first.items())
-    cells, names = [], {}
+    cells: list[Cell] = []
+    names: dict[str, Point] = {}
     for numbers in product(*(range(len(axis)) for axis in axes)):
         options: dict[str, Any] = {}
         changed: dict[str, Any] = {}
