@@ -11,12 +11,16 @@ from lnsgd.callbacks.hessian_trace import HessianTrace
 from lnsgd.callbacks.hidden_units import HiddenUnits
 from lnsgd.callbacks.implicit_regularizer import ImplicitRegularizer
 from lnsgd.callbacks.largest_output import LargestOutput
+from lnsgd.callbacks.margin import Margin
 from lnsgd.callbacks.performance import Performance
 from lnsgd.callbacks.recovery_error import RecoveryError
 from lnsgd.callbacks.sharpness import Sharpness
 from lnsgd.callbacks.singular_values import SingularValues
 from lnsgd.callbacks.spectral_density import SpectralDensity
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
+from lnsgd.callbacks.stop_at_loss import StopAtLoss
+from lnsgd.callbacks.stop_at_margin import StopAtMargin
+from lnsgd.callbacks.stop_at_zero_error import StopAtZeroError
 from lnsgd.callbacks.stop_on_signal import StopOnSignal
 from lnsgd.callbacks.top_eigenvalues import TopEigenvalues
 from lnsgd.callbacks.weight_norms import WeightNorms
@@ -33,12 +37,16 @@ __all__ = [
     "HiddenUnits",
     "ImplicitRegularizer",
     "LargestOutput",
+    "Margin",
     "Performance",
     "RecoveryError",
     "Sharpness",
     "SingularValues",
     "SpectralDensity",
     "StepProgressBar",
+    "StopAtLoss",
+    "StopAtMargin",
+    "StopAtZeroError",
     "StopOnSignal",
     "TopEigenvalues",
     "WeightNorms",

@@ -33,9 +33,9 @@ class DistanceFromInit(MeasureCallback):
         self._init: dict[int, dict[str, Tensor]] | None = None
 
     @property
-    def state_key(self) -> str:
+    def state_identity(self) -> dict[str, Any]:
         """The same for every schedule: θ₀ must be found again when a run goes on with another one."""
-        return self._generate_state_key(per_tensor=self.per_tensor)
+        return {"per_tensor": self.per_tensor}
 
     def state_dict(self) -> dict[str, Any]:
         """θ₀, and the step of the last measurement."""

@@ -61,6 +61,7 @@ class MeasureCallback(Callback):
         }
         self._epoch_due, self._step_due = _due(self._schedule)
         self._measured_at: int | None = None
+        self._state_key: str | None = None
         self._overhead = Overhead(type(self).__name__, max_overhead)
 
     @property
@@ -71,7 +72,14 @@ class MeasureCallback(Callback):
     @property
     def state_key(self) -> str:
         """Name of this callback's state in a checkpoint."""
-        return self._generate_state_key(**self.identity)
+        if self._state_key is None:  # Lightning asks at every hook of every batch
+            self._state_key = self._generate_state_key(**self.state_identity)
+        return self._state_key
+
+    @property
+    def state_identity(self) -> dict[str, Any]:
+        """What must be the same for a callback to take the state of one in a checkpoint; by default its identity."""
+        return self.identity
 
     @abstractmethod
     def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
@@ -133,15 +141,17 @@ class MeasureCallback(Callback):
         if trainer.strategy.broadcast(self._overhead.affordable()):
             self._measure_once(trainer, module)
 
-    def _measure_once(self, trainer: Trainer, module: LightningModule) -> None:
+    def _measure_once(self, trainer: Trainer, module: LightningModule) -> dict[int, list[Measurement]]:
+        """Measurements by replica; none where this step was measured already."""
         if self._measured_at == trainer.global_step:
-            return
+            return {}
         found = self._measure_all(trainer, module)
         measure, shown = self.headline
         headline = [next(m.value for m in measured if m.measure == measure) for measured in found.values()]
         log_scalars(module, _scalars(module, found), {shown: fmean(headline)} if headline else {})
         tabulate(trainer, found, trainer.current_epoch)
         self._measured_at = trainer.global_step
+        return found
 
     def _measure_all(self, trainer: Trainer, module: LightningModule) -> dict[int, list[Measurement]]:
         """Measurements by replica."""

@@ -24,7 +24,7 @@ def drawn(module: LightningModule) -> list[int]:
     """Whose pictures are drawn: of replicas that differ in nothing but the seed, the first that has not diverged."""
     if not isinstance(module, ReplicatedModule):
         return [0]
-    living = set(module.living)
+    living = set(module.frozen.living)
     of_groups = [[r for r in members if r in living] for members in groups(module.replicas).values()]
     return [members[0] for members in of_groups if members]
 

@@ -1,4 +1,4 @@
-"""Leaves in the run's folder which replica is which, and which diverged."""
+"""Leaves in the run's folder which replica is which, which diverged, and what stopped the others."""
 
 import csv
 from dataclasses import asdict
@@ -7,12 +7,17 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
+from lnsgd.callbacks.stopping_rule import LIMIT, rules_of
 from lnsgd.modules import ReplicatedModule
 from lnsgd.run_folder import RunFolder, whole_file
 
 
 class ReplicaRecord(Callback):
-    """Writes ``replicas.csv``: a row per replica with its settings and the step at which it diverged, if it did.
+    """Writes ``replicas.csv``: a row per replica with its settings and how it ended.
+
+    ``diverged_at`` is the step at which it diverged. ``stopped_by`` is the stopping rule that it satisfied, and
+    ``limit`` where the run ended before it did; ``stopped_at`` is the step. What does not apply is empty: all of
+    it while a replica moves, the latter two in a run without stopping rules and for a replica that has diverged.
 
     Args:
         run: The run's folder.
@@ -29,19 +34,35 @@ class ReplicaRecord(Callback):
         """Writes the file."""
         self._write(pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file."""
-        self._write(pl_module)
+        limited = bool(rules_of(trainer)) and not trainer.interrupted
+        self._write(pl_module, trainer.global_step if limited else None)
 
     @rank_zero_only
-    def _write(self, module: LightningModule) -> None:
+    def _write(self, module: LightningModule, limit: int | None = None) -> None:
+        """Where the run has ended, ``limit`` is the step at which it did."""
         assert isinstance(module, ReplicatedModule)
-        diverged = [step if step >= 0 else None for step in module.diverged_at.tolist()]
+        frozen = module.frozen
+        diverged, stopped = frozen.diverged_at.tolist(), frozen.stopped_at.tolist()
         rows = [
-            {"replica": index, **asdict(replica), "diverged_at": diverged[index]}
+            {
+                "replica": index,
+                **asdict(replica),
+                "diverged_at": _step(diverged[index]),
+                "stopped_at": _step(stopped[index]),
+                "stopped_by": frozen.stopped_by.get(index),
+            }
             for index, replica in enumerate(module.replicas)
         ]
+        if limit is not None:
+            for index in frozen.moving:
+                rows[index] |= {"stopped_at": limit, "stopped_by": LIMIT}
         with whole_file(self.run.replicas) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _step(at: int) -> int | None:
+    return at if at >= 0 else None

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import save_file
 
 from lnsgd import __version__
+from lnsgd.callbacks.stopping_rule import stopped_by
 from lnsgd.run_folder import RunFolder, whole_file
 
 
@@ -76,6 +77,8 @@ class RunRecord(Callback):
                 "pytorch-lightning": version("pytorch-lightning"),
             },
         }
+        if (reason := stopped_by(trainer, pl_module)) is not None:
+            ended["stopped_by"] = reason
         with whole_file(self.run.finished) as part:
             part.write_text(json.dumps(ended, indent=2) + "\n")
 

@@ -18,7 +18,7 @@ class StepProgressBar(TQDMProgressBar):
         bar = self.train_progress_bar
         bar.unit = "step"
         bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        bar.total = _last_step(trainer)
+        bar.total = last_step(trainer)
         bar.initial = bar.n = trainer.global_step
         bar.set_description("Training")
 
@@ -33,7 +33,7 @@ class StepProgressBar(TQDMProgressBar):
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 
 
-def _last_step(trainer: Trainer) -> int | None:
+def last_step(trainer: Trainer) -> int | None:
     """The step at which the run ends, where that is known."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     ends = [trainer.max_steps] if trainer.max_steps >= 0 else []

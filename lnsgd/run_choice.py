@@ -84,14 +84,19 @@ def newest_checkpoint(run: RunFolder) -> str | None:
 
 
 def has_ended(run: RunFolder, trainer: Any) -> bool:
-    """Whether a run has reached its end, and the Trainer's settings do not allow more than those that it ended with.
+    """Whether a run has reached its end, and there is no more to do.
+
+    There is more where the Trainer's settings allow more than those that it ended with, but not where a stopping rule
+    has ended it.
 
     Raises:
-        ValueError: they do, but there is no checkpoint to go on from.
+        ValueError: there is more, but there is no checkpoint to go on from.
     """
     if not run.finished.exists():
         return False
     ended, before = json.loads(run.finished.read_text()), yaml.safe_load(run.config.read_text())["trainer"]
+    if ended.get("stopped_by", "limit") != "limit":
+        return True
     epochs_taken = trainer.max_epochs not in (None, -1) and ended["epochs"] >= trainer.max_epochs
     steps_taken = trainer.max_steps != -1 and ended["steps"] >= trainer.max_steps
     if epochs_taken or steps_taken or all(str(before[name]) == str(getattr(trainer, name)) for name in _LIMITS):

@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def replicas(self) -> Path:
-        """Of a replicated run: the settings of each replica, and the step at which it diverged."""
+        """Of a replicated run: the settings of each replica, and the step at which it diverged or was stopped."""
         return self.path / "replicas.csv"
 
     @property
@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def finished(self) -> Path:
-        """Written when training has reached its end: steps, device, versions."""
+        """Written when training has reached its end: steps, which stopping rule was satisfied, device, versions."""
         return self.path / "finished.json"
 
     @property

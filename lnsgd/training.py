@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.layer_sync import LayerSync
 
@@ -70,14 +71,16 @@ class TrainingCLI(LightningCLI):
     Args:
         args: Command line after ``lnsgd``, such as ``["fit", "--config", "configs/mnist.yaml"]``.
         signals: Signals that stop the run, noted so far.
+        callbacks: Further callbacks of the Trainer, which are no part of the config.
 
     Attributes:
         ended: Whether there was nothing to do: ``--ckpt_path auto`` has found a run that has reached its end.
     """
 
-    def __init__(self, args: list[str], signals: StopSignals) -> None:
+    def __init__(self, args: list[str], signals: StopSignals, callbacks: Sequence[Callback] = ()) -> None:
         self.run_folder: RunFolder | None = None
         self.signals = signals
+        self.further_callbacks = callbacks
         self.ended = False
         quiet = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -169,7 +172,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The configured Trainer, with what every run has: CSV, checkpoints and its record."""
         settings = self.config_init[self.subcommand].trainer
-        callbacks = _as_list(settings.callbacks)
+        callbacks = [*_as_list(settings.callbacks), *self.further_callbacks]
         loggers = _as_list(settings.logger)
         replicated = self.config_init[self.subcommand].replicas is not None
         if settings.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
@@ -179,7 +182,7 @@ class TrainingCLI(LightningCLI):
             loggers.insert(0, CSVLogger(str(self.run_folder.path), resume))
             callbacks.insert(0, RunRecord(self.run_folder, self._resolved_config(), self._settings()))
             if replicated:
-                callbacks.insert(1, ReplicaRecord(self.run_folder))
+                callbacks.insert(0, ReplicaRecord(self.run_folder))  # before the other says that the run has ended
             if settings.enable_checkpointing is not False and not _has(callbacks, Checkpoint):
                 callbacks += _checkpoints(replicated)
             if settings.enable_checkpointing is not False and not _has(callbacks, StopOnSignal):
@@ -244,13 +247,14 @@ class TrainingCLI(LightningCLI):
         return settings.as_dict()
 
 
-def train(args: list[str], signals: StopSignals | None = None) -> TrainingCLI:
+def train(args: list[str], signals: StopSignals | None = None, callbacks: Sequence[Callback] = ()) -> TrainingCLI:
     """Runs one training command to its end; see `TrainingCLI`.
 
     Args:
         args: Command line after ``lnsgd``.
         signals: Signals that stop the run, noted so far. Where there are none they are noted here, and what came
             too late to stop the run is raised again after it.
+        callbacks: Further callbacks of the Trainer, which are no part of the config.
 
     Raises:
         ValueError, argparse.ArgumentError: the config is wrong.
@@ -258,20 +262,20 @@ def train(args: list[str], signals: StopSignals | None = None) -> TrainingCLI:
         SystemExit: the run was stopped on request; see `StopOnSignal`.
     """
     with signals or StopSignals() as noted:
-        cli = _train(args, noted)
+        cli = _train(args, noted, callbacks)
     if signals is None and noted.received:
         signal.raise_signal(noted.received)
     return cli
 
 
-def _train(args: list[str], signals: StopSignals) -> TrainingCLI:
+def _train(args: list[str], signals: StopSignals, callbacks: Sequence[Callback]) -> TrainingCLI:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_relevant)
     check_config_files(args)
     with warnings.catch_warnings():
         for message in _IRRELEVANT_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         try:
-            cli = TrainingCLI(args, signals)
+            cli = TrainingCLI(args, signals, callbacks)
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error
         cli.finish()

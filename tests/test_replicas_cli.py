@@ -127,10 +127,11 @@ def test_files_of_a_run(trained: RunFolder) -> None:
 
 def test_replicas_of_a_run(trained: RunFolder) -> None:
     table = pd.read_csv(trained.replicas)
-    assert list(table.columns) == ["replica", "seed", "noise", "lr", "subset", "diverged_at"]
+    ends = ["diverged_at", "stopped_at", "stopped_by"]
+    assert list(table.columns) == ["replica", "seed", "noise", "lr", "subset", *ends]
     assert table["replica"].tolist() == [0, 1, 2, 3]
     assert list(zip(table["seed"], table["noise"])) == SETTINGS
-    assert table[["lr", "subset", "diverged_at"]].isna().all(axis=None)
+    assert table[["lr", "subset", *ends]].isna().all(axis=None)
 
 
 def test_diverged_replicas_are_marked() -> None:

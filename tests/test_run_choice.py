@@ -54,6 +54,14 @@ def test_a_run_that_stopped_early_has_ended_under_the_same_limits(run: RunFolder
     assert not has_ended(run, Namespace(**{**LIMITS, "max_epochs": 9}))
 
 
+@pytest.mark.parametrize(
+    ("stopped_by", "ended"), [("StopAtLoss", True), ("StopAtLoss and StopAtMargin", True), ("limit", False)]
+)
+def test_a_run_that_a_rule_has_ended_has_ended_under_all_limits(run: RunFolder, stopped_by: str, ended: bool) -> None:
+    run.finished.write_text(json.dumps({"epochs": 3, "steps": 15, "stopped_by": stopped_by}))
+    assert has_ended(run, Namespace(**{**LIMITS, "max_epochs": 99})) is ended
+
+
 def test_a_run_that_ended_is_not_started_over(run: RunFolder) -> None:
     run.last_checkpoint.unlink()
     assert has_ended(run, Namespace(**LIMITS))

@@ -117,6 +117,12 @@ class ReplicatedData(LightningDataModule):
         """SGD steps of an epoch of the largest training set."""
         return max(-(-len(self.variant(i).splits["train"]) // self.batch_size) for i in range(len(self.replicas)))
 
+    @property
+    def endless(self) -> bool:
+        """Whether the whole run is one epoch: it is limited by ``max_steps`` alone."""
+        assert self.trainer is not None
+        return self.trainer.max_epochs in (None, -1) and self.trainer.max_steps >= 0
+
     def prepare_data(self) -> None:
         """Downloads what is missing."""
         self.data.prepare_data()
@@ -165,8 +171,7 @@ class ReplicatedData(LightningDataModule):
         assert trainer is not None
         stops = [*trainer.callbacks, trainer.lightning_module]  # type: ignore[attr-defined]
         limit = trainer.max_steps if trainer.max_steps >= 0 else None
-        endless = trainer.max_epochs in (None, -1) and limit is not None
-        per_epoch = self.steps_per_epoch
+        endless, per_epoch = self.endless, self.steps_per_epoch
 
         def epoch_end(step: int) -> int:
             end = limit if endless else (step // per_epoch + 1) * per_epoch

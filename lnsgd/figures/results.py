@@ -80,7 +80,7 @@ def _rows(run: RunFolder, measure: str, split: str) -> pd.DataFrame:
 
 
 def replicas(run: RunFolder) -> pd.DataFrame:
-    """Settings of the replicas of a run, a row each: seed, noise, lr, subset, diverged_at."""
+    """Settings and ends of the replicas of a run, a row each; its columns are those of ``replicas.csv``."""
     return pd.read_csv(run.replicas, index_col="replica")
 
 

@@ -19,6 +19,7 @@ from lnsgd.measures.hessian_trace import HessianTrace, Method, hessian_trace
 from lnsgd.measures.hidden_units import HiddenUnits, hidden_units
 from lnsgd.measures.implicit_regularizer import implicit_regularizer
 from lnsgd.measures.largest_output import largest_output
+from lnsgd.measures.margin import Margins, margins
 from lnsgd.measures.minimal_regularizer import minimal_regularizer
 from lnsgd.measures.norm_step import NormStep, TensorStep, change_of_square, norm_step
 from lnsgd.measures.performance import Performance, performance
@@ -46,6 +47,7 @@ __all__ = [
     "GradientNorm",
     "HessianTrace",
     "HiddenUnits",
+    "Margins",
     "Method",
     "NonFiniteError",
     "NormStep",
@@ -78,6 +80,7 @@ __all__ = [
     "hidden_units",
     "implicit_regularizer",
     "largest_output",
+    "margins",
     "minimal_regularizer",
     "norm_step",
     "observe",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lnsgd.data.replicated import ReplicatedData, SharedBatch, Steps
 from lnsgd.loggers.scalars import log_scalars
+from lnsgd.modules.frozen import Frozen
 from lnsgd.modules.supervised import SupervisedModule
 from lnsgd.modules.totals import LossTotals
 from lnsgd.replicas import (
@@ -60,12 +61,16 @@ class ReplicatedModule(LightningModule):
 
     A Trainer step is many SGD steps: it ends where a callback or a logger wants to look.
     ``trainer.global_step`` and ``max_steps`` count SGD steps. A replica whose outputs become NaN or
-    infinite is frozen and reported; the others go on.
+    infinite is frozen and reported; one that a callback stops, `stop_replica`, stays as it is and still
+    counts in what is measured. The others go on.
 
     Logs mean and standard deviation over the replicas that differ in nothing but the seed:
-    ``train/loss`` (on noisy targets, over the steps since it was last logged), ``train/flip_rate``
+    ``train/loss`` (on noisy targets, over the steps taken since it was last logged), ``train/flip_rate``
     (hard noise only), ten times per decade of steps and at the end of an epoch; what the
     module logs in validation and testing; ``diverged``, their number.
+
+    Attributes:
+        frozen: Which replicas take no further step.
 
     Args:
         cell: The module that is replicated. Its optimizer must be SGD, its schedule `StepLR` or `MultiStepLR`.
@@ -109,7 +114,7 @@ class ReplicatedModule(LightningModule):
 
     def _start_anew(self) -> None:
         """Where a run stands before its first step, but for the weights."""
-        self.diverged_at = torch.full((len(self.replicas),), -1)
+        self.frozen = Frozen(len(self.replicas))
         self._velocity: dict[str, Tensor] = {}
         self._losses = torch.zeros(len(self.replicas), dtype=torch.float64)
         self._flips = torch.zeros(len(self.replicas), 2, dtype=torch.int64)
@@ -150,14 +155,9 @@ class ReplicatedModule(LightningModule):
         """Every replica that has not diverged, to be measured; the module is valid until the next is asked for."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         module = self.cell
-        for index in self.living:
+        for index in self.frozen.living:
             self.stack.load_into(module.net, index)
             yield Subject(module, data.variant(index), index)
-
-    @property
-    def living(self) -> list[int]:
-        """Replicas that have not diverged."""
-        return (self.diverged_at < 0).nonzero()[:, 0].tolist()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (R, B, O) of all replicas on the same inputs (B, …)."""
@@ -188,10 +188,13 @@ class ReplicatedModule(LightningModule):
     def _recipe(self) -> Recipe:
         return Recipe(self.cell.net, self.cell.loss, self.cell.label_noise.targets, self._momentum)
 
+    def on_fit_start(self) -> None:
+        """Forgets an earlier run of this module, before a callback may stop a replica."""
+        if self.trainer.ckpt_path is None and self.trainer.global_step == 0:
+            self._start_anew()
+
     def on_train_start(self) -> None:
         """Builds the engine on the weights as they are now."""
-        if self.trainer.global_step == 0:  # it may be the second run of this module
-            self._start_anew()
         parameters = self.stack.stacked_parameters()
         trained = {name: p for name, p in parameters.items() if p.requires_grad}
         if self._momentum:
@@ -203,9 +206,9 @@ class ReplicatedModule(LightningModule):
                 self._velocity[name].copy_(value)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         pool, parts = data.training_pool()
-        self.diverged_at = self.diverged_at.to(self.device)
+        self.frozen.at = self.frozen.at.to(self.device)
         chosen, _ = choose_engine(self.engine_name, self._recipe(), self.device)
-        state = State(parameters, self._velocity, self.diverged_at)
+        state = State(parameters, self._velocity, self.frozen.at)
         self._engine = chosen(self._recipe(), state, pool.to(self.device, next(iter(parameters.values())).dtype))
         self._feed = Feed(
             parts,
@@ -218,6 +221,7 @@ class ReplicatedModule(LightningModule):
             self.device,
         )
         self._feed.flips.copy_(self._flips)
+        self._end_if_none_moves()
 
     def _check_shapes(self, data: ReplicatedData) -> None:
         inputs, labels, _ = next(iter(data.variant(0).measurement_dataloader("train", 1)))
@@ -240,14 +244,16 @@ class ReplicatedModule(LightningModule):
         """Takes the SGD steps of one call."""
         assert self._engine is not None
         started = time.perf_counter()
-        alive = set(self.living)
+        moved = self.frozen.moving
         at_once = max(1, _EXAMPLES_AT_ONCE // (len(self.replicas) * self._feed.batch_size))
         for first in range(batch.first, batch.first + batch.number, at_once):
+            if not (moving := self.frozen.moving):
+                break
             count = min(at_once, batch.first + batch.number - first)
-            self._engine.run(self._feed.chunk(first, count), self._losses)
+            self._engine.run(self._feed.chunk(first, count, moving), self._losses)
         self._seconds_per_step = (time.perf_counter() - started) / batch.number
         self._count_steps(batch.number)
-        self._report_diverged(alive)
+        self._report_diverged(moved)
         step = batch.first + batch.number
         if _TRAINING_LOSS(step):
             self._log_training(step)
@@ -259,13 +265,27 @@ class ReplicatedModule(LightningModule):
             counter.ready += steps
             counter.completed += steps
 
-    def _report_diverged(self, alive: set[int]) -> None:
-        for index in sorted(alive - set(self.living)):
-            rank_zero_warn(
-                f"replica {index} ({self.replicas[index]}) diverged at step {self.diverged_at[index]}; frozen"
-            )
-        if not self.living:
+    def _report_diverged(self, moved: Sequence[int]) -> None:
+        diverged = sorted({*moved} - {*self.frozen.moving})
+        for index in diverged:
+            step = int(self.frozen.at[index])
+            rank_zero_warn(f"replica {index} ({self.replicas[index]}) diverged at step {step}; frozen")
+        if diverged and not self.frozen.living:
             rank_zero_warn("all replicas have diverged; training stops")
+        self._end_if_none_moves()
+
+    def stop_replica(self, index: int, by: str) -> None:
+        """Lets a replica that moves take no further step. Training ends with the last of them.
+
+        Args:
+            index: The replica.
+            by: Name of what stops it, for the record.
+        """
+        self.frozen.stop(index, self.trainer.global_step, by)
+        self._end_if_none_moves()
+
+    def _end_if_none_moves(self) -> None:
+        if not self.frozen.moving:
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
@@ -274,13 +294,16 @@ class ReplicatedModule(LightningModule):
             self._log_training(self.trainer.global_step)
 
     def _log_training(self, step: int) -> None:
-        values = {"train/loss": self._losses / (step - self._logged_at)}
+        ends = self.frozen.at.cpu()
+        steps = ends.where(ends >= 0, step) - self._logged_at
+        values = {"train/loss": self._losses / steps}
         if self.cell.label_noise.targets == "hard" and self.trainer.datamodule.num_classes:  # type: ignore[attr-defined]
             values["train/flip_rate"] = self._feed.flip_rates()
         self._losses.zero_()
         self._logged_at = step
+        took = (steps > 0).nonzero()[:, 0].tolist()
         self._log_groups(
-            {name: dict(enumerate(value.tolist())) for name, value in values.items()}, ("train/loss",), step
+            {name: {r: value[r].item() for r in took} for name, value in values.items()}, ["train/loss"], step
         )
 
     def _log_groups(
@@ -288,7 +311,7 @@ class ReplicatedModule(LightningModule):
     ) -> None:
         """Logs statistics of numbers that are given by name and replica; those of diverged replicas do not count."""
         members = groups(self.replicas)
-        living = set(self.living)
+        living = set(self.frozen.living)
         named: dict[str, float] = {}
         prog_bar: dict[str, float] = {}
         for name, of_replica in values.items():
@@ -347,7 +370,7 @@ class ReplicatedModule(LightningModule):
         """Keeps the velocity, which replicas are frozen, and the sums of losses not logged yet."""
         checkpoint["replicas"] = {
             "velocity": {name: v.clone() for name, v in self._velocity.items()},
-            "diverged_at": self.diverged_at.cpu(),
+            "frozen": self.frozen.state_dict(),
             "losses": self._losses.clone(),
             "logged_at": self._logged_at,
             "flips": self._feed.flips.clone(),
@@ -359,7 +382,7 @@ class ReplicatedModule(LightningModule):
             self.trainer.precision_plugin.convert_module(self)
         kept = checkpoint["replicas"]
         self._velocity = kept["velocity"]
-        self.diverged_at = kept["diverged_at"]
+        self.frozen.load_state_dict(kept["frozen"])
         self._losses = kept["losses"]
         self._logged_at = kept["logged_at"]
         self._flips = kept["flips"]

@@ -36,13 +36,14 @@ class State:
         parameters: All parameters of the network by name, each with a leading replica dimension, (R, …).
             Only those that require a gradient are trained.
         velocity: v of the trained ones; empty without momentum.
-        diverged_at: Steps that a replica had taken when an output on its next batch was NaN or infinite;
-            −1 for the others. Shape (R,), int64. Such a replica is frozen: it takes no further step.
+        frozen_at: Steps that a replica had taken when it was frozen, so that it takes no further one; −1 for those
+            that move. Shape (R,), int64. An engine freezes a replica where an output on its next batch is NaN or
+            infinite; others may freeze one between two calls.
     """
 
     parameters: dict[str, nn.Parameter]
     velocity: dict[str, Tensor]
-    diverged_at: Tensor
+    frozen_at: Tensor
 
 
 @dataclass(frozen=True)

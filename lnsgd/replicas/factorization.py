@@ -71,7 +71,7 @@ class FactorizationEngine(Engine):
             *(tensor.contiguous().numpy() for tensor in (chunk.rows, chunk.sizes, self._values(chunk), chunk.lrs))
         )
         factors, velocities, pool = (t.numpy() for t in (self._factors, self._velocities, self._pool))
-        outcome = self.state.diverged_at.numpy(), losses.numpy()
+        outcome = self.state.frozen_at.numpy(), losses.numpy()
 
         def take(first: int, last: int) -> None:
             scratch = loops.scratch_for(factors, pool)

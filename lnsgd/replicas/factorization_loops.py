@@ -254,7 +254,7 @@ def take_steps(
     batches: Batches,
     momentum: float,
     first_step: int,
-    diverged_at: Array,
+    frozen_at: Array,
     losses: Array,
     scratch: Scratch,
 ) -> None:
@@ -269,13 +269,13 @@ def take_steps(
         batches: The chunk.
         momentum: See `lnsgd.replicas.engine.Recipe`.
         first_step: Steps taken before.
-        diverged_at: See `lnsgd.replicas.engine.State`; changed in place.
+        frozen_at: See `lnsgd.replicas.engine.State`; changed in place.
         losses: Each replica's sum of losses, (R,); the steps' are added, one after the other.
         scratch: Memory of this thread, `scratch_for`.
     """
     kind = factors.dtype.type
     for r in range(first, last):
-        if diverged_at[r] >= 0:
+        if frozen_at[r] >= 0:
             continue
         factor, total = factors[r], losses[r]
         for k in range(batches.rows.shape[1]):
@@ -286,7 +286,7 @@ def take_steps(
             else:
                 finite, loss, slope = _batch(factor, pool, rows, targets, scratch)
             if not finite:
-                diverged_at[r] = first_step + k
+                frozen_at[r] = first_step + k
                 break
             total += loss
             lr = batches.lrs[r, k]

@@ -85,9 +85,19 @@ class Feed:
         """Steps of an epoch of the largest training set."""
         return max(source.steps_per_epoch for source in self._sources)
 
-    def chunk(self, first_step: int, steps: int) -> Chunk:
-        """The batches of the steps after ``first_step``."""
-        columns = zip(*(source.take(first_step, steps) for source in self._sources))
+    def chunk(self, first_step: int, steps: int, moving: Sequence[int] | None = None) -> Chunk:
+        """The batches of the steps after ``first_step``.
+
+        Args:
+            first_step: Steps taken before.
+            steps: K.
+            moving: Replicas that take them, at least one; all by default. The others get the first of these's batches,
+                and nothing is drawn for them.
+        """
+        taking = range(len(self._sources)) if moving is None else moving
+        drawn = {index: self._sources[index].take(first_step, steps) for index in taking}
+        stand_in = drawn[taking[0]]
+        columns = zip(*(drawn.get(index, stand_in) for index in range(len(self._sources))))
         rows, sizes, targets, lrs = (torch.stack(column) for column in columns)
         return Chunk(first_step, rows, sizes, targets, lrs)
 

@@ -58,7 +58,7 @@ class GeneralEngine(Engine):
         self._net = copy.deepcopy(recipe.net).train()
         self._buffers = {name: buffer.to(inputs.device) for name, buffer in recipe.net.named_buffers()}
         self._trained = [name for name, parameter in state.parameters.items() if parameter.requires_grad]
-        self._losses = torch.zeros(len(state.diverged_at), dtype=torch.float64, device=inputs.device)
+        self._losses = torch.zeros(len(state.frozen_at), dtype=torch.float64, device=inputs.device)
         # The slot that the next step reads, and how many steps were taken before it.
         self._clock = torch.zeros(2, dtype=torch.int64, device=inputs.device)
         self._slots: _Slots | None = None
@@ -100,7 +100,7 @@ class GeneralEngine(Engine):
     def _state_tensors(self) -> list[Tensor]:
         parameters = [parameter.detach() for parameter in self.state.parameters.values()]
         velocity = [self.state.velocity[name] for name in self._trained] if self.recipe.momentum else []
-        return [*parameters, *self._buffers.values(), *velocity, self.state.diverged_at]
+        return [*parameters, *self._buffers.values(), *velocity, self.state.frozen_at]
 
     def _empty_slots(self, chunk: Chunk) -> _Slots:
         replicas, _, batch = chunk.rows.shape
@@ -139,11 +139,11 @@ class GeneralEngine(Engine):
         parameters = dict(zip(self.state.parameters, flat))
         buffers = dict(zip(self._buffers, flat))
         velocity = dict(zip(self._trained if self.recipe.momentum else (), flat))
-        diverged_at, losses, clock, inputs, *slots = flat
+        frozen_at, losses, clock, inputs, *slots = flat
         rows, targets, weights, lrs = (slot.index_select(0, clock[:1]).squeeze(0) for slot in slots)
 
         losses_now, finite, gradients = self._gradients(parameters, buffers, inputs[rows], targets, weights)
-        running = diverged_at < 0
+        running = frozen_at < 0
         moving = running & finite
         for name, gradient in gradients.items():
             shape = (-1,) + (1,) * (gradient.ndim - 1)
@@ -153,7 +153,7 @@ class GeneralEngine(Engine):
                 velocity[name].copy_(torch.where(moves, gradient, velocity[name]))
             parameter.copy_(torch.where(moves, parameter - lr * gradient, parameter))
         losses.add_(torch.where(moving, losses_now.double(), 0.0))
-        diverged_at.copy_(torch.where(running & ~finite, clock[1], diverged_at))
+        frozen_at.copy_(torch.where(running & ~finite, clock[1], frozen_at))
         clock.add_(1)
 
     def _gradients(

@@ -84,7 +84,7 @@ class KernelEngine(Engine):
             *(tensor.contiguous().numpy() for tensor in (chunk.rows, chunk.sizes, self._values(chunk), chunk.lrs))
         )
         rest = (net, goal, trained, self._rule, self._pool, batches, chunk.first_step)
-        outcome = self.state.diverged_at.numpy(), losses.numpy()
+        outcome = self.state.frozen_at.numpy(), losses.numpy()
 
         def take(first: int, last: int) -> None:
             loops.take_steps(first, last, *rest, *outcome, loops.scratch_for(net, chunk.rows.shape[2]))

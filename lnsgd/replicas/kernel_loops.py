@@ -532,7 +532,7 @@ def take_steps(
     pool: Pool,
     batches: Batches,
     first_step: int,
-    diverged_at: Array,
+    frozen_at: Array,
     losses: Array,
     scratch: Scratch,
 ) -> None:
@@ -548,12 +548,12 @@ def take_steps(
         pool: Inputs.
         batches: The chunk.
         first_step: Steps taken before.
-        diverged_at: See `lnsgd.replicas.engine.State`; changed in place.
+        frozen_at: See `lnsgd.replicas.engine.State`; changed in place.
         losses: Each replica's sum of losses, (R,); the steps' are added, one after the other.
         scratch: Memory of this thread, `scratch_for`.
     """
     for r in range(first, last):
-        if diverged_at[r] >= 0:
+        if frozen_at[r] >= 0:
             continue
         net, goal = _of_replica(nets, r), _of_replica(goals, r)
         # Not in ``losses``: threads would write to one cache line at every step.
@@ -562,7 +562,7 @@ def take_steps(
             rows = batches.rows[r, k, : batches.sizes[r, k]]
             finite, loss = _loss_and_gradient(net, trained, rule, pool, rows, batches.targets[r, k], scratch)
             if not finite:
-                diverged_at[r] = first_step + k
+                frozen_at[r] = first_step + k
                 break
             total += loss
             _update(net, goal, trained, rule, pool, rows, batches.lrs[r, k], scratch)

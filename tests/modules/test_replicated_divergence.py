@@ -34,10 +34,10 @@ def test_a_diverged_replica_disturbs_no_other(tmp_path: Path, engine: str) -> No
     module, data = SQUARED.together(WILD, engine)
     with pytest.warns(UserWarning, match=r"replica 0 \(Replica\(seed=5.*diverged at step (\d+); frozen"):
         trainer_of(tmp_path, callbacks=measuring(every_n_steps=5)).fit(module, datamodule=data)
-    at = int(module.diverged_at[0])
+    at = int(module.frozen.diverged_at[0])
     assert 1 <= at <= 3
-    assert module.diverged_at[1:].tolist() == [-1, -1]
-    assert module.living == [1, 2]
+    assert module.frozen.diverged_at[1:].tolist() == [-1, -1]
+    assert module.frozen.living == [1, 2]
     others, data = SQUARED.together(WILD[1:], engine)
     trainer_of(max_epochs=3).fit(others, datamodule=data)
     for index in (0, 1):
@@ -50,7 +50,7 @@ def test_a_diverged_replica_is_frozen_where_it_was() -> None:
     module, data = SQUARED.together(WILD)
     trainer_of(max_steps=9).fit(module, datamodule=data)
     shorter, data = SQUARED.together(WILD)
-    trainer_of(max_steps=int(module.diverged_at[0])).fit(shorter, datamodule=data)
+    trainer_of(max_steps=int(module.frozen.diverged_at[0])).fit(shorter, datamodule=data)
     torch.testing.assert_close(weights(module.replica(0)), weights(shorter.replica(0)), rtol=0, atol=0, equal_nan=True)
 
 
@@ -77,7 +77,7 @@ def test_statistics_of_a_group_without_its_diverged_replica(tmp_path: Path) -> N
         for p in module.parameters():
             p[1] = 1e300
     trainer_of(tmp_path).fit(module, datamodule=data)
-    assert module.diverged_at.tolist() == [-1, 0, -1]
+    assert module.frozen.diverged_at.tolist() == [-1, 0, -1]
     row = rows_of(tmp_path)[15]
     own = []
     for index in (0, 2):
@@ -95,7 +95,7 @@ def test_training_stops_when_all_have_diverged(tmp_path: Path, engine: str) -> N
     with pytest.warns(UserWarning, match="all replicas have diverged"):
         trainer.fit(module, datamodule=data)
     assert trainer.global_step <= 8
-    assert (module.diverged_at >= 0).all()
+    assert (module.frozen.diverged_at >= 0).all()
 
 
 def test_divergence_survives_a_resume(tmp_path: Path) -> None:
@@ -107,5 +107,6 @@ def test_divergence_survives_a_resume(tmp_path: Path) -> None:
     trainer_of(max_steps=12).fit(resumed, datamodule=data, ckpt_path=tmp_path / "stopped.ckpt")
     whole, data = SQUARED.together(WILD)
     trainer_of(max_steps=12).fit(whole, datamodule=data)
-    assert resumed.diverged_at.tolist() == whole.diverged_at.tolist() == module.diverged_at.tolist()
+    diverged = [run.frozen.diverged_at.tolist() for run in (resumed, whole, module)]
+    assert diverged[0] == diverged[1] == diverged[2]
     assert_same(weights(resumed.replica(1)), weights(whole.replica(1)))

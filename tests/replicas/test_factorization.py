@@ -109,7 +109,7 @@ def test_agrees_with_numpy_and_with_the_general_engine(case: Case) -> None:
     for r, u in enumerate(case.start().numpy()):
         assert losses[r].item() == pytest.approx(reference.sgd(u, case.batches(r), case.momentum), rel=1e-10)
         np.testing.assert_allclose(factor(kernel)[r].numpy(), u, **EXACT)
-    assert kernel.state.diverged_at.tolist() == [-1] * case.replicas
+    assert kernel.state.frozen_at.tolist() == [-1] * case.replicas
     assert not torch.equal(factor(kernel), case.start())
 
 
@@ -157,7 +157,7 @@ def test_a_large_learning_rate_freezes_its_replica_alone(batch: int) -> None:
     case.chunk.lrs[1, 4:] = 1e6
     engine = case.engine()
     losses = engine.run(case.chunk)
-    at = engine.state.diverged_at.tolist()
+    at = engine.state.frozen_at.tolist()
     assert (at[0], at[2]) == (-1, -1)
     assert at[1] == step_of_divergence(case, 1) > 4
     assert losses[[0, 2]].isfinite().all()
@@ -183,7 +183,7 @@ def test_a_nan_freezes_its_replica(batch: int) -> None:
     before = factor(engine)[1].nan_to_num()
     for k in range(4):
         assert engine.run(part(case.chunk, k, k + 1)).isfinite().all()
-    assert engine.state.diverged_at.tolist() == [-1, 0, -1]
+    assert engine.state.frozen_at.tolist() == [-1, 0, -1]
     assert torch.equal(factor(engine)[1].nan_to_num(), before)
 
 

@@ -178,6 +178,21 @@ def test_far_into_the_run_against_the_contract_of_the_streams(order: Order) -> N
     )
 
 
+@pytest.mark.parametrize("moving", [[0], [2], [0, 2], [0, 1, 2]], ids=str)
+def test_nothing_is_drawn_for_those_that_do_not_move(moving: list[int]) -> None:
+    """Whatever they are given: what they would be given does not hang on them."""
+    whole, feed = feed_of(UniformNoise(0.5)), feed_of(UniformNoise(0.5))
+    for first, steps in ((0, 8), (8, 13)):
+        expected, found = whole.chunk(first, steps), feed.chunk(first, steps, moving)
+        assert found.first_step == first
+        for name in ("rows", "sizes", "targets", "lrs"):
+            ours, theirs = getattr(found, name), getattr(expected, name)
+            assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+            assert torch.equal(ours[moving], theirs[moving]), name
+    drawn = [examples if r in moving else 0 for r, examples in enumerate(whole.flips[:, 1].tolist())]
+    assert feed.flips[:, 1].tolist() == drawn
+
+
 def test_steps_of_an_epoch_are_those_of_the_largest_training_set() -> None:
     assert feed_of(NoNoise(), batch=3).steps_per_epoch == 4
     assert feed_of(NoNoise(), batch=100).steps_per_epoch == 1

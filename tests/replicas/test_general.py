@@ -95,7 +95,7 @@ def chunk_of(replicas: int, steps: int, batch: int, kind: TargetKind, classes: i
 
 
 def tensors_of(state: State) -> list[Tensor]:
-    return [*(p.detach() for p in state.parameters.values()), *state.velocity.values(), state.diverged_at]
+    return [*(p.detach() for p in state.parameters.values()), *state.velocity.values(), state.frozen_at]
 
 
 def part(chunk: Chunk, start: int, stop: int) -> Chunk:
@@ -131,7 +131,7 @@ def assert_as_loops(build, loss, kind, chunk, momentum=0.0, compile=False, toler
         for name, parameter in expected.named_parameters():
             torch.testing.assert_close(state.parameters[name][r].detach(), parameter.detach(), **tolerance)
         assert losses[r].item() == pytest.approx(total, rel=1e-10)
-    assert (state.diverged_at == -1).all()
+    assert (state.frozen_at == -1).all()
 
 
 @pytest.mark.parametrize("batch, varying", [(1, False), (3, True), (POOL, False)], ids=["one", "varying", "full"])
@@ -214,7 +214,7 @@ def test_a_diverged_replica_is_frozen_and_disturbs_no_other(value, compile):
     state = stacked(nets, 0.9)
     engine = GeneralEngine(recipe, state, inputs, compile=compile)
     losses = engine.run(part(chunk, 0, 2)) + engine.run(part(chunk, 2, 50))
-    assert state.diverged_at.tolist() == [-1, FROZEN_AT, -1]
+    assert state.frozen_at.tolist() == [-1, FROZEN_AT, -1]
     for r, steps in enumerate((50, FROZEN_AT, 50)):
         expected, total = loop(nets[r], r, part(chunk, 0, steps), CrossEntropy(), 0.9, inputs)
         for name, parameter in expected.named_parameters():
@@ -229,7 +229,7 @@ def test_a_learning_rate_too_large_diverges_alone():
     chunk.lrs[1] = 1e-3
     state = stacked(nets, 0.0)
     GeneralEngine(Recipe(nets[0], SquaredLoss(), "real"), state, inputs_of(), compile=False).run(chunk)
-    assert 0 < state.diverged_at[0] < 200 and state.diverged_at[1] == -1
+    assert 0 < state.frozen_at[0] < 200 and state.frozen_at[1] == -1
     assert all(p[1].isfinite().all() for p in state.parameters.values())
 
 
@@ -244,7 +244,7 @@ def test_padding_is_never_looked_at():
             chunk.targets[padding] = float("nan")
         states.append(stacked(nets, 0.0))
         GeneralEngine(Recipe(nets[0], SquaredLoss(), "real"), states[-1], inputs, compile=False).run(chunk)
-    assert states[1].diverged_at.tolist() == [-1, -1]
+    assert states[1].frozen_at.tolist() == [-1, -1]
     for clean, poisoned in zip(states[0].parameters.values(), states[1].parameters.values()):
         assert torch.equal(clean, poisoned)
 

@@ -96,7 +96,7 @@ class Case:
             for name, expected in net.named_parameters():
                 actual = engine.state.parameters[name][r]
                 torch.testing.assert_close(actual, expected.data, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
-        assert engine.state.diverged_at.tolist() == [-1] * self.replicas
+        assert engine.state.frozen_at.tolist() == [-1] * self.replicas
         return engine
 
 
@@ -214,7 +214,7 @@ def test_large_outputs_have_the_right_loss_and_gradient(loss: str, targets: int,
 
 def tensors(engine: KernelEngine, kept: list[int]) -> list[Tensor]:
     state = engine.state
-    return [t.detach()[kept] for t in (*state.parameters.values(), *state.velocity.values(), state.diverged_at)]
+    return [t.detach()[kept] for t in (*state.parameters.values(), *state.velocity.values(), state.frozen_at)]
 
 
 def equal(ones: list[Tensor], others: list[Tensor]) -> bool:
@@ -249,7 +249,7 @@ def test_a_large_learning_rate_is_marked_at_the_step_it_broke(activation: str) -
     case.chunk.lrs[1, 4:] = 1e6
     engine = case.engine()
     losses = engine.run(case.chunk)
-    assert engine.state.diverged_at.tolist() == [-1, step_of_divergence(case, 1), -1]
+    assert engine.state.frozen_at.tolist() == [-1, step_of_divergence(case, 1), -1]
     assert losses[[0, 2]].isfinite().all()
     assert equal(tensors(engine, [0, 2]), tensors(undisturbed, [0, 2]))
 
@@ -265,7 +265,7 @@ def test_a_nan_freezes_its_replica(tensor: str, activation: str, momentum: float
     before = [t.nan_to_num() for t in tensors(engine, [1])[:-1]]
     for k in range(4):
         assert engine.run(part(case.chunk, k, k + 1)).isfinite().all()
-    assert engine.state.diverged_at.tolist() == [-1, 0, -1]
+    assert engine.state.frozen_at.tolist() == [-1, 0, -1]
     assert equal([t.nan_to_num() for t in tensors(engine, [1])[:-1]], before)
 
 
