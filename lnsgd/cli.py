@@ -13,6 +13,8 @@ usage: lnsgd <command> [options]
   fit        train: lnsgd fit --config configs/mnist.yaml --model.label_noise.p 0.1
   validate   measure loss and accuracy of a checkpoint on the validation split
   test       the same on the test split
+  sweep      a grid of runs, only what is missing: lnsgd sweep configs/sweeps/mnist-noise.yaml
+  table      what a sweep has found so far: lnsgd table runs/sweeps/mnist-noise
   reproduce  a figure of a paper, with its claims: lnsgd reproduce list
 
 lnsgd <command> --help shows the options of a command; those of a class it names are shown by
@@ -49,6 +51,10 @@ def _run(args: list[str]) -> None:
         from lnsgd.figures.command import reproduce
 
         reproduce(args[1:])
+    elif command in ("sweep", "table"):
+        from lnsgd.sweep import command as sweeps
+
+        {"sweep": sweeps.sweep, "table": sweeps.table}[command](args[1:])
     elif command == "fit":
         with StopSignals() as signals:  # from here on: the imports alone take seconds
             from lnsgd.training import train
@@ -59,4 +65,4 @@ def _run(args: list[str]) -> None:
 
         train(args)
     else:
-        raise ValueError(f"there is no command {command!r}; choose fit, validate, test or reproduce")
+        raise ValueError(f"there is no command {command!r}; choose fit, validate, test, sweep, table or reproduce")

@@ -28,6 +28,8 @@ def one_line(error: BaseException) -> str:
     cause = re.sub(r"^Call to compute_fn of link .* failed: ", "", cause)
     if unknown := re.match(r"(?:Option '|unrecognized arguments: --)([\w.]+)", cause):
         return _unknown_option(unknown[1], where, classes)
+    if plain := re.fullmatch(r"Expected a <class '(\w+)'>\. Got value: (.*)", cause):
+        return f"{where or 'an option'} = {plain[2]}: expected {plain[1]}"
     if cause.startswith("Expected a") and (value := re.search(r"Given value: (.*)", text)):
         given = re.sub(r"\. Got value: Namespace.*", "", value[1])
         given = re.sub(r"NestedArg\(key='[^']*', val='(.*)'\)", r"\1", given)

@@ -15,10 +15,14 @@ from lnsgd.cli import main
 from lnsgd.data import CIFAR10
 from lnsgd.data.mnist import IdxImageData
 from lnsgd.run_folder import RunFolder
+from lnsgd.sweep.grid import read_sweep
+from lnsgd.sweep.resolve import arguments, written
 from tests.data.cifar_files import write_binary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
+WANDB_SWEEPS = sorted((CONFIGS / "sweeps" / "wandb").glob("*.yaml"))
+FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*SWEEPS, *WANDB_SWEEPS})
 NAMES = [str(path.relative_to(CONFIGS)) for path in FILES]
 
 # Partial configs are meant to be added to an experiment; this is the one they are tried with.
@@ -140,6 +144,40 @@ def test_one_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert '"steps": 1,' in RunFolder(Path("run")).finished.read_text()
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def try_cell(base: Path, args: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step of one cell."""
+    main(["fit", *args, *ONE_STEP, *data_options(base, folder, monkeypatch), "--run_dir", "run"])
+    assert '"steps": 1,' in RunFolder(Path("run")).finished.read_text()
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_sweep_is_planned_and_its_first_cell_trains(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = read_sweep(path)
+    main(["sweep", str(path), "--dry-run"])
+    assert f"{sweep.name}: {len(sweep)} cells, 0 complete" in " ".join(capsys.readouterr().out.split())
+    assert not Path("runs").exists()
+    first = {name: value for axis in sweep.axes for name, value in axis[0].items()}
+    try_cell(sweep.base[0], arguments(sweep, first), tmp_path / "data", monkeypatch)
+
+
+@pytest.mark.parametrize("path", WANDB_SWEEPS, ids=lambda path: path.name)
+def test_wandb_sweep_has_the_cells_of_its_namesake_and_trains(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its grid is that of the sweep of the same name, and what an agent would run for the first point trains."""
+    given, sweep = read(path), read_sweep(CONFIGS / "sweeps" / path.name)
+    grid = {name: parameter["values"] for name, parameter in given["parameters"].items()}
+    assert grid == {name: [point[name] for point in axis] for axis in sweep.axes for name in axis[0]}
+    assert (given["program"], given["method"], given["command"][:2]) == ("lnsgd", "grid", ["${program}", "fit"])
+    command = [str(CONFIGS.parent / part) if part.endswith(".yaml") else part for part in given["command"][2:-1]]
+    assert given["command"][-1] == "${args}"
+    assert [part for part in command if part.startswith("--trainer")] == written(sweep.options)
+    point = [f"--{name}={values[0]}" for name, values in grid.items()]  # as wandb writes ${args}
+    try_cell(sweep.base[0], [*command, *point], tmp_path / "data", monkeypatch)
+
+
+@pytest.mark.parametrize("path", [*FILES, *SWEEPS, *WANDB_SWEEPS], ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_starts_with_a_comment_that_says_what_it_is_for(path: Path) -> None:
     assert path.read_text().startswith("# ")

@@ -134,11 +134,22 @@ def _merged(axes: Sequence[tuple[Point, ...]], one: int, other: int) -> tuple[tu
 
 
 def digest(path: str, value: Any) -> int:
-    """A leaf's part of a hash; those of all leaves are summed, so that changes can be added. That of null is 0."""
+    """A leaf's part of a hash; those of all leaves are summed, so that changes can be added. That of null is 0.
+
+    2 and 2.0 are the same: which of them the parser makes of an ``int | float`` depends on what was imported before.
+    """
     if value is None:
         return 0
-    text = json.dumps([path, value], ensure_ascii=False, sort_keys=True, default=str)
+    text = json.dumps([path, _plain(value)], ensure_ascii=False, sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return {name: _plain(entry) for name, entry in value.items()} if isinstance(value, Mapping) else value
 
 
 def _difference(first: Leaves, change: Leaves) -> int:

@@ -11,7 +11,7 @@ import yaml
 # Options that go together, by their names on the command line.
 Point = Mapping[str, Any]
 
-_KEYS = ("base", "options", "grid", "zip", "seeds")
+_KEYS = ("base", "options", "grid", "zip", "seeds", "wandb")
 SEED = "seed_everything"
 
 
@@ -24,12 +24,14 @@ class Sweep:
         base: Configs of every run, as for ``lnsgd fit --config``; a later one overrides an earlier one.
         options: Options that all runs share.
         axes: What is varied: one point of each axis makes a cell.
+        wandb: Whether every run is logged to Weights & Biases, grouped under the sweep's name.
     """
 
     name: str
     base: tuple[Path, ...]
     options: Point
     axes: tuple[tuple[Point, ...], ...]
+    wandb: bool = False
 
     def __len__(self) -> int:
         """Number of cells."""
@@ -45,11 +47,13 @@ def read_sweep(path: Path) -> Sweep:
     ``base`` is a config or a list of them, relative to the file. ``grid`` maps options to lists of values, of which
     every combination is a cell. ``zip`` is a list of such mappings in each of which the lists are as long as each
     other and go together, value by value. ``seeds`` is a number of seeds, counted from 0 on, or a list. ``options``
-    are the same in all cells. Options have the names that they have on the command line, without dashes.
+    are the same in all cells. Options have the names that they have on the command line, without dashes. ``wandb:
+    true`` logs every run to Weights & Biases; it changes nothing else, and does not count in a cell's hash.
 
     Raises:
         ValueError: the file says nothing of this kind, or gives a list that is empty or repeats a value, lists of
-            different lengths to zip, an option twice, or a base config that does not exist.
+            different lengths to zip, an option twice, a base config that does not exist, or anything but true or false
+            for wandb.
     """
     given = _mapping(path)
     if unknown := sorted(set(given) - set(_KEYS)):
@@ -69,7 +73,10 @@ def read_sweep(path: Path) -> Sweep:
     if "seeds" in given:
         axes.append(_axis(path, {SEED: _seeds(path, given["seeds"])}))
     _check_once(path, options, axes)
-    return Sweep(path.stem, files, options, tuple(axes))
+    wandb = given.get("wandb", False)
+    if not isinstance(wandb, bool):
+        raise ValueError(f"{path}: wandb = {wandb}; give true or false")
+    return Sweep(path.stem, files, options, tuple(axes), wandb)
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -10,18 +10,24 @@ from typing import Any, NamedTuple
 from lnsgd.sweep.cells import Cell, Leaves
 from lnsgd.sweep.grid import SEED
 
+_SUBSET = "data.init_args.subset"
+
 # Paths of a resolved config in which replicas may differ, and what `ReplicaGrid` calls them.
 _PACKABLE = {
     SEED: "seeds",
     "model.init_args.label_noise.init_args.p": "noise",
     "model.init_args.label_noise.init_args.std": "noise",
     "model.init_args.optimizer.init_args.lr": "lr",
-    "data.init_args.subset": "subset",
+    _SUBSET: "subset",
 }
 # Keys that follow the seed.
 _LINKED = ("model.init_args.seed", "data.init_args.seed")
 
 _FIELDS = ("seeds", "noise", "lr", "subset")
+
+_BATCH_SIZE = "data.init_args.batch_size"
+_EPOCHS, _STEPS = "trainer.max_epochs", "trainer.max_steps"
+_UNLIMITED = (None, -1)
 
 
 class Setting(NamedTuple):
@@ -39,10 +45,12 @@ class Verdict(NamedTuple):
     Attributes:
         most: How many at most, bounded by memory; 1 where they cannot.
         reason: Why, in words.
+        alone: Whether a cell that is left alone is a replica too, since that is faster than an ordinary run.
     """
 
     most: int
     reason: str
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ class Job:
 def pack(first: Leaves, cells: Iterable[Cell], judge: Callable[[Cell], Verdict]) -> list[Job]:
     """Packs cells that differ only in seed, noise level, learning rate or training subset into replicated jobs.
 
-    Cells that do not make a full grid of these are packed as several.
+    Cells that do not make a full grid of these are packed as several. Those with different subsets are packed only
+    where runs are limited by steps alone and batches have a size: an epoch of replicas, or a batch of all examples,
+    is that of the largest of their training sets, so that they would not take the steps that they take alone.
 
     Args:
         first: The resolved config that cells differ from.
@@ -74,17 +84,27 @@ def pack(first: Leaves, cells: Iterable[Cell], judge: Callable[[Cell], Verdict])
     """
     groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
     for cell in cells:
-        rest = ((p, json.dumps(v, sort_keys=True, default=str)) for p, v in cell.changes.items() if not _packable(p))
+        apart = {p: v for p, v in cell.changes.items() if not packable(p)}
+        if _SUBSET in cell.changes and _counts_epochs(first, cell):
+            apart[_SUBSET] = cell.changes[_SUBSET]
+        rest = ((p, json.dumps(v, sort_keys=True, default=str)) for p, v in apart.items())
         groups.setdefault(tuple(sorted(rest)), []).append(cell)
     return [job for members in groups.values() for job in _jobs(first, members, judge(members[0]))]
 
 
-def _packable(path: str) -> bool:
+def _counts_epochs(first: Leaves, cell: Cell) -> bool:
+    """Whether the steps that a cell takes depend on the size of its training set."""
+    epochs, steps, batch_size = (cell.changes.get(path, first.get(path)) for path in (_EPOCHS, _STEPS, _BATCH_SIZE))
+    return batch_size is None or epochs not in _UNLIMITED or steps in _UNLIMITED
+
+
+def packable(path: str) -> bool:
+    """Whether replicas may differ in what a path of a resolved config says."""
     return path in _PACKABLE or path in _LINKED
 
 
 def _jobs(first: Leaves, cells: Sequence[Cell], verdict: Verdict) -> list[Job]:
-    if verdict.most <= 1:
+    if verdict.most <= 1 and not verdict.alone:
         return [Job(_name([cell]), (cell,), None, verdict.reason) for cell in cells]
     by_setting = {_setting({**first, **cell.changes}): cell for cell in cells}
     jobs = []
@@ -93,7 +113,8 @@ def _jobs(first: Leaves, cells: Sequence[Cell], verdict: Verdict) -> list[Job]:
             # The order in which a ReplicaGrid counts its replicas.
             members = [by_setting[Setting(s, noise, lr, m)] for noise, lr, m, s in product(*part[1:], part[0])]
             settings = {name: list(values) for name, values in zip(_FIELDS, part) if values != (None,)}
-            jobs.append(Job(_name(members), tuple(members), settings, verdict.reason))
+            ordinary = len(members) == 1 and not verdict.alone
+            jobs.append(Job(_name(members), tuple(members), None if ordinary else settings, verdict.reason))
     return jobs
 
 

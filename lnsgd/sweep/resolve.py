@@ -1,6 +1,7 @@
 """Resolved configs of cells, as ``lnsgd fit`` would have them, without running anything."""
 
 import json
+import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,12 @@ _NO_PART_OF_A_RUN = ("config", "run_dir", "ckpt_path")
 def arguments(sweep: Sweep, options: Point) -> list[str]:
     """Arguments of ``lnsgd fit`` for a sweep's base with options: its own, then these."""
     configs = [part for file in sweep.base for part in ("--config", str(file))]
-    return [*configs, *(f"--{name}={_written(value)}" for name, value in {**sweep.options, **options}.items())]
+    return [*configs, *written({**sweep.options, **options})]
+
+
+def written(options: Point) -> list[str]:
+    """Options as arguments, ``--name=value``."""
+    return [f"--{name}={_written(value)}" for name, value in options.items()]
 
 
 def _written(value: Any) -> str:
@@ -37,10 +43,12 @@ class ConfigReader(TrainingCLI):
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         check_config_files(arguments(sweep, {}))
-        try:
-            super().__init__(["fit", *arguments(sweep, {})], StopSignals())
-        except ArgumentError as error:
-            raise ValueError(f"{sweep.name}: {one_line(error)}") from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+            try:
+                super().__init__(["fit", *arguments(sweep, {})], StopSignals())
+            except ArgumentError as error:
+                raise ValueError(f"{sweep.name}: {one_line(error)}") from error
 
     def __call__(self, options: Point) -> Mapping[str, Any]:
         """The resolved config of a cell.
@@ -51,7 +59,8 @@ class ConfigReader(TrainingCLI):
         try:
             parsed = self.parser.parse_args(["fit", *arguments(self._sweep, options)])["fit"]
         except ArgumentError as error:
-            raise ValueError(f"{self._sweep.name}: {one_line(error)}") from error
+            given = " ".join(written(options))
+            raise ValueError(f"{self._sweep.name}: {given}: {one_line(error)}") from error
         config = parsed.as_dict()
         if config["replicas"] is not None:
             raise ValueError(f"{self._sweep.name}: replicas are packed by the sweep itself; leave them out of its base")

@@ -95,6 +95,12 @@ def test_a_hash_does_not_depend_on_the_rest_of_the_sweep():
     assert [cell.options for cell in large if cell.name == small.name] == [{"seed_everything": 1, "p": None, "lr": 2}]
 
 
+def test_a_number_hashes_the_same_with_and_without_a_point():
+    """Which of them ``int | float`` becomes depends on the order of imports, so on who asks."""
+    assert digest("a", [2, {"b": 0}]) == digest("a", [2.0, {"b": 0.0}])
+    assert digest("a", 0.5) != digest("a", 0)
+
+
 def test_two_ways_to_say_the_same_run_are_refused():
     with pytest.raises(ValueError, match="are the same run"):
         resolved_cells(sweep(*grid(lr=[1, 1.0])), resolve)  # 1 == 1.0: neither changes anything

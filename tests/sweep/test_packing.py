@@ -16,6 +16,8 @@ LR, SUBSET = "model.init_args.optimizer.init_args.lr", "data.init_args.subset"
 WIDTH = "model.init_args.net.init_args.widths"
 
 FIRST = {SEED: 0, "model.init_args.seed": 0, NOISE: 0.0, LR: 0.1, SUBSET: None, WIDTH: [5]}
+STEPS_ALONE = {"trainer.max_epochs": -1, "trainer.max_steps": 100, "data.init_args.batch_size": 8}
+FIRST |= STEPS_ALONE
 
 
 def cells(widths=((5,),), seeds=(0,), noise=(0.0,), lr=(0.1,), subset=(None,)) -> list[Cell]:
@@ -90,6 +92,36 @@ def test_what_cannot_be_a_replica_runs_alone_and_says_why():
         (3, False, "fits"),
         *[(1, True, "batch normalization")] * 3,
     ]
+
+
+def test_a_cell_left_alone_is_a_replica_only_where_that_is_faster():
+    wanted = cells(widths=[(5,), (6,)])
+    for alone, most in ((False, 100), (True, 100), (True, 1)):
+        jobs = pack(FIRST, wanted, lambda cell: Verdict(most, "fits", alone))  # noqa: B023
+        assert [job.settings is not None for job in jobs] == [alone, alone]
+        assert all(job.settings is None or replicas(job) == settings(job) for job in jobs)
+
+
+def test_one_at_most_makes_a_replica_of_each():
+    jobs = pack(FIRST, cells(seeds=range(2), noise=[0.0, 0.1]), lambda cell: Verdict(1, "few", alone=True))
+    assert [(len(job.cells), replicas(job) == settings(job)) for job in jobs] == [(1, True)] * 4
+
+
+COUNTED_IN_EPOCHS = {
+    "epochs": {"trainer.max_epochs": 3},
+    "epochs-and-steps": {"trainer.max_epochs": 3, "trainer.max_steps": 100},
+    "no-limit": {"trainer.max_steps": -1},
+    "whole-batches": {"data.init_args.batch_size": None},
+}
+
+
+@pytest.mark.parametrize("limits", COUNTED_IN_EPOCHS.values(), ids=COUNTED_IN_EPOCHS)
+def test_subsets_are_kept_apart_where_steps_depend_on_their_size(limits):
+    """An epoch of replicas is one of the largest of their training sets."""
+    wanted = cells(seeds=range(2), subset=[10, 20])
+    jobs = pack({**FIRST, **limits}, wanted, freely)
+    assert [len(job.cells) for job in jobs] == [2, 2]
+    assert all(len({cell.changes[SUBSET] for cell in job.cells}) == 1 for job in jobs)
 
 
 def test_names_tell_jobs_apart_and_stay():

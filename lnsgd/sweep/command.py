@@ -1,0 +1,148 @@
+"""``lnsgd sweep`` and ``lnsgd table``."""
+
+import os
+import shutil
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.sweep.folder import SweepFolder
+from lnsgd.sweep.grid import read_sweep
+from lnsgd.sweep.table import COLUMNS, failed_jobs, load, load_trajectories, write_planned
+
+# More rows are only written to files.
+_ROWS = 40
+
+
+class _Parser(ArgumentParser):
+    """Errors are raised, not printed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.prog}: {message}; `{self.prog} --help` shows its options")
+
+
+def sweep(args: list[str]) -> None:
+    """Runs what is missing of a sweep.
+
+    Raises:
+        ValueError: the sweep, an option of it or of this command is wrong; nothing has been written.
+        SystemExit: some cells have no row or failed, code 1; it was interrupted, code 75.
+    """
+    try:
+        code = _sweep(_parse_sweep(args))
+    except KeyboardInterrupt:
+        code = os.EX_TEMPFAIL
+    if code:
+        raise SystemExit(code)
+
+
+def _sweep(options: Namespace) -> int:
+    # Here, because they import what a run needs, which takes seconds.
+    from lnsgd.sweep.display import Board, failed_cells, show_plan
+    from lnsgd.sweep.executor import make_executor
+    from lnsgd.sweep.plan import make_plan
+    from lnsgd.sweep.resolve import ConfigReader
+
+    console = Console()
+    wanted = read_sweep(options.sweep)
+    if options.retries < 0:
+        raise ValueError(f"--retries {options.retries}; give 0 or more")
+    executor = make_executor(options.executor, options.workers, options.memory)
+    folder = SweepFolder(options.out or Path("runs") / "sweeps" / wanted.name)
+    RunFolder(folder.path).check_writable()
+    if not options.dry_run:
+        executor.prepare()
+    resources = executor.resources()
+    reader = ConfigReader(wanted)
+    again = failed_jobs(folder) if options.retry_failed else []
+    plan = make_plan(wanted, reader, folder, resources, again)
+    show_plan(wanted, plan, resources, console)
+    if options.dry_run:
+        return 0
+    with folder.working():
+        folder.forget(again)
+        write_planned(folder, plan.cells.cells)
+        with whole_file(folder.sweep) as part:
+            shutil.copyfile(options.sweep, part)
+        for spec in plan.jobs:
+            folder.write_job(spec)
+        with Board(folder, plan.jobs, console) as board:
+            ended = executor.run(folder, [spec.name for spec in plan.jobs], options.retries, board.watch)
+    table = load(folder.path)
+    console.print(summary(table), highlight=False)
+    if (table.status == "failed").any():
+        console.print(failed_cells(table))
+    console.print(f"Table: lnsgd table {folder.path}", highlight=False, soft_wrap=True)
+    if not ended:
+        return os.EX_TEMPFAIL
+    return int(table.status.isin(["failed", "missing", "running"]).any())
+
+
+def _parse_sweep(args: list[str]) -> Namespace:
+    parser = _Parser("lnsgd sweep", description="Run every cell of a grid; called again, only what is missing.")
+    parser.add_argument("sweep", type=Path, help="the sweep, such as configs/sweeps/mnist-noise.yaml")
+    parser.add_argument("--executor", default="local", help="who runs the jobs: local (the default) or slurm")
+    parser.add_argument("--out", type=Path, help="folder (default: runs/sweeps/NAME)")
+    parser.add_argument("--workers", type=int, help="jobs at the same time (default: as fits the machine)")
+    parser.add_argument("--memory", type=float, help="gigabytes that all jobs may take (default: 0.7 of what there is)")
+    parser.add_argument("--retries", type=int, default=1, help="attempts at a job that fails, beyond the first (1)")
+    parser.add_argument("--retry-failed", action="store_true", help="run again what has failed for good before")
+    parser.add_argument("--dry-run", action="store_true", help="show cells and jobs; run and write nothing")
+    return parser.parse_args(args)
+
+
+def table(args: list[str]) -> None:
+    """Prints the table of a sweep, or writes it to files.
+
+    Raises:
+        ValueError: there is no sweep, or an option is wrong.
+    """
+    parser = _Parser("lnsgd table", description="The table of a sweep, a row for each cell, at any time.")
+    parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/sweeps/mnist-noise")
+    parser.add_argument("--csv", type=Path, help="write the table to this file; - for standard output")
+    parser.add_argument("--trajectories", type=Path, help="write all measured numbers to this Parquet file")
+    options = parser.parse_args(args)
+    found = load(options.folder)
+    console = Console()
+    if options.csv == Path("-"):
+        found.to_csv(sys.stdout, index=False)
+    elif options.csv is not None:
+        with whole_file(options.csv) as part:
+            found.to_csv(part, index=False)
+    if options.trajectories is not None:
+        with whole_file(options.trajectories) as part:
+            load_trajectories(options.folder).to_parquet(part, index=False)
+    if options.csv is None and options.trajectories is None:
+        console.print(_shown(found))
+    if options.csv != Path("-"):
+        console.print(summary(found), highlight=False)
+
+
+def summary(table: pd.DataFrame) -> str:
+    """How many cells there are of each status."""
+    counts = ", ".join(f"{number} {status}" for status, number in table.status.value_counts().items())
+    return f"{len(table)} cells: {counts}"
+
+
+def _shown(found: pd.DataFrame) -> Table:
+    """Options, status and final measures of the first cells; standard errors behind their numbers."""
+    hidden = {"cell", *COLUMNS} - {"status", "steps", "seconds"}
+    names = [name for name in found.columns if name not in hidden and not name.endswith("/stderr")]
+    shown = Table(*names, title=f"The first {_ROWS} of {len(found)}" if len(found) > _ROWS else None)
+    for _, row in found.head(_ROWS).iterrows():
+        shown.add_row(*(_said(row, name) for name in names))
+    return shown
+
+
+def _said(row: "pd.Series[Any]", name: str) -> str:
+    value, error = row[name], row.get(f"{name}/stderr")
+    if not isinstance(value, (list, dict)) and pd.isna(value):
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if error is None or pd.isna(error) else f"{text} ± {error:.1g}"

@@ -1,0 +1,218 @@
+"""What a sweep leaves on disk."""
+
+import fcntl
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lnsgd.run_folder import RunFolder, whole_file
+
+# A process may count an attempt in one thread while another takes it back.
+_attempts_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A job as it is kept: all that the process that runs it needs to know.
+
+    Attributes:
+        name: Its name.
+        cells: Name and options of each cell, in the order of the replicas.
+        configs: Base configs, and a hash of what they said when the job was planned.
+        arguments: Further arguments of ``lnsgd fit``.
+        replicated: Whether the cells are replicas of one run; otherwise there is one cell, an ordinary run.
+        reason: Why the cells were packed in this way.
+    """
+
+    name: str
+    cells: list[tuple[str, dict[str, Any]]]
+    configs: dict[str, str]
+    arguments: list[str]
+    replicated: bool
+    reason: str
+
+    def check_configs(self) -> None:
+        """Raises ValueError where a base config is not what it was: the cells would be other runs than they say."""
+        for path, before in self.configs.items():
+            if config_hash(Path(path)) != before:
+                raise ValueError(
+                    f"{path} has changed since the sweep was planned; run `lnsgd sweep` again with --retry-failed"
+                )
+
+
+def config_hash(path: Path) -> str:
+    """Hash of a file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+@dataclass
+class Attempts:
+    """How often a job was begun, but for those times that it was stopped on request; and how that ended.
+
+    Attributes:
+        begun: Number of attempts.
+        errors: One line for each that failed, as far as somebody was left to tell.
+    """
+
+    begun: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Names of the files of one sweep, and what is done to them."""
+
+    path: Path
+
+    @property
+    def sweep(self) -> Path:
+        """Copy of the sweep's file."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def planned(self) -> Path:
+        """Names and options of all cells in the grid's order."""
+        return self.path / "planned.parquet"
+
+    @property
+    def pieces(self) -> Path:
+        """Folder of the pieces of the table, one for each job that has ended."""
+        return self.path / "cells"
+
+    @property
+    def at_work(self) -> Path:
+        """Locked by everyone who works on this sweep."""
+        return self.path / "locks" / "sweep"
+
+    def piece(self, job: str) -> Path:
+        """A job's piece of the table: with it its cells are complete."""
+        return self.pieces / f"{job}.parquet"
+
+    def trajectories(self, job: str) -> Path:
+        """Every number that a job measured."""
+        return self.path / "trajectories" / f"{job}.parquet"
+
+    def job(self, job: str) -> Path:
+        """What a job is, see `JobSpec`."""
+        return self.path / "jobs" / f"{job}.json"
+
+    def run(self, job: str) -> RunFolder:
+        """A job's run, an ordinary run folder."""
+        return RunFolder(self.path / "runs" / job)
+
+    def attempts(self, job: str) -> Path:
+        """See `Attempts`."""
+        return self.path / "attempts" / f"{job}.json"
+
+    def progress(self, job: str) -> Path:
+        """How far a job is."""
+        return self.path / "progress" / f"{job}.json"
+
+    def log(self, job: str) -> Path:
+        """What a job's processes print."""
+        return self.path / "logs" / f"{job}.txt"
+
+    def lock(self, job: str) -> Path:
+        """Locked while a job runs."""
+        return self.path / "locks" / job
+
+    # -- jobs
+
+    def write_job(self, spec: JobSpec) -> None:
+        """Keeps a job; leaves the file alone where it says the same."""
+        text = json.dumps(asdict(spec), indent=1, ensure_ascii=False) + "\n"
+        if self.job(spec.name).exists() and self.job(spec.name).read_text() == text:
+            return
+        with whole_file(self.job(spec.name)) as part:
+            part.write_text(text)
+
+    def read_job(self, job: str) -> JobSpec:
+        """A job that is kept."""
+        given = json.loads(self.job(job).read_text())
+        return JobSpec(**{**given, "cells": [(name, options) for name, options in given["cells"]]})
+
+    def planned_jobs(self) -> list[str]:
+        """Names of all jobs that are kept."""
+        return sorted(path.stem for path in self.job("any").parent.glob("[!.]*.json"))
+
+    def begun(self, job: str) -> bool:
+        """Whether somebody has run a job, to its end or not."""
+        return self.attempts(job).exists()
+
+    # -- attempts
+
+    def read_attempts(self, job: str) -> Attempts:
+        """The attempts at a job so far."""
+        path = self.attempts(job)
+        return Attempts(**json.loads(path.read_text())) if path.exists() else Attempts()
+
+    def count_attempt(self, job: str, by: int = 1) -> Attempts:
+        """Counts one more attempt, or takes one back."""
+        with _attempts_lock:
+            attempts = self.read_attempts(job)
+            attempts.begun += by
+            self._write_attempts(job, attempts)
+            return attempts
+
+    def note_error(self, job: str, error: str) -> None:
+        """Notes how an attempt ended."""
+        with _attempts_lock:
+            attempts = self.read_attempts(job)
+            attempts.errors.append(error)
+            self._write_attempts(job, attempts)
+
+    def _write_attempts(self, job: str, attempts: Attempts) -> None:
+        with whole_file(self.attempts(job)) as part:
+            part.write_text(json.dumps(asdict(attempts), ensure_ascii=False) + "\n")
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        """Removes pieces and attempts, so that these jobs are run again; what their runs have left stays."""
+        for job in jobs:
+            for path in (self.piece(job), self.trajectories(job), self.attempts(job), self.progress(job)):
+                path.unlink(missing_ok=True)
+
+    # -- locks, which the system frees when their process dies
+
+    def is_running(self, job: str) -> bool:
+        """Whether some process runs a job now."""
+        return _is_locked(self.lock(job))
+
+    def others_at_work(self) -> bool:
+        """Whether another ``lnsgd sweep`` works in this folder. Not to be asked within `working`."""
+        return _is_locked(self.at_work)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Lets others know that somebody works in this folder."""
+        self.at_work.parent.mkdir(parents=True, exist_ok=True)
+        with self.at_work.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def running(self, job: str) -> Iterator[bool]:
+        """Locks a job, if nobody else has; gives whether it is locked now."""
+        self.lock(job).parent.mkdir(parents=True, exist_ok=True)
+        with self.lock(job).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def _is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False

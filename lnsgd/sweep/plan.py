@@ -1,0 +1,122 @@
+"""What of a sweep is to be run, and in which jobs."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lnsgd.sweep.cells import Cell, Cells, resolved_cells
+from lnsgd.sweep.executor import Resources
+from lnsgd.sweep.folder import JobSpec, SweepFolder, config_hash
+from lnsgd.sweep.grid import Point, Sweep
+from lnsgd.sweep.judge import Judge
+from lnsgd.sweep.packing import Job, pack
+from lnsgd.sweep.resolve import written
+from lnsgd.sweep.table import complete_cells
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        cells: All cells of the grid.
+        complete: Names of those that have a row.
+        begun: Jobs that were begun before, and go on as they were packed.
+        new: Jobs that were not.
+    """
+
+    cells: Cells
+    complete: frozenset[str]
+    begun: tuple[JobSpec, ...]
+    new: tuple[JobSpec, ...]
+
+    @property
+    def jobs(self) -> tuple[JobSpec, ...]:
+        """All jobs, in the order in which they begin."""
+        return (*self.begun, *self.new)
+
+
+def make_plan(
+    sweep: Sweep,
+    read: Callable[[Point], Mapping[str, Any]],
+    folder: SweepFolder,
+    resources: Resources,
+    again: Collection[str] = (),
+) -> Plan:
+    """Packs the cells that have no row yet into jobs.
+
+    A job that was begun keeps its packing as long as all its cells are wanted and have no row; so does any job while
+    another ``lnsgd sweep`` works in the folder. The other cells are packed as they would be if nothing had been run,
+    so that the jobs do not depend on how far a sweep came before it was interrupted; only where some but not all
+    cells of such a job are missing, these are packed anew. There are at least as many jobs as run at once.
+
+    Args:
+        sweep: The sweep.
+        read: From a cell's options to its resolved config; raises ValueError where there is none.
+        folder: Where it goes, which need not exist.
+        resources: What a job can count on.
+        again: Jobs that have ended, but whose cells are to be run again.
+
+    Raises:
+        ValueError: see `lnsgd.sweep.cells.resolved_cells`.
+    """
+    cells = resolved_cells(sweep, read)
+    most = max(1, -(-len(cells.cells) // resources.at_once))
+    judge = Judge(cells.first, read, resources, most)
+    packed = {job.name: job for job in pack(cells.first, cells.cells, judge)}
+    complete = complete_cells(folder, {name: [cell.name for cell in job.cells] for name, job in packed.items()}, again)
+    missing = {cell.name: cell for cell in cells.cells if cell.name not in complete}
+    configs = {str(path): config_hash(path) for path in sweep.base}
+    begun = _kept(folder, missing, configs)
+    for spec in begun:
+        for name, _ in spec.cells:
+            del missing[name]
+    new = [job for job in packed.values() if all(cell.name in missing for cell in job.cells)]
+    for job in new:
+        for cell in job.cells:
+            del missing[cell.name]
+    new += pack(cells.first, missing.values(), judge)
+    wanted = frozenset(cell.name for cell in cells.cells if cell.name in complete)
+    return Plan(cells, wanted, tuple(begun), tuple(_spec(sweep, job, configs) for job in new))
+
+
+def _kept(folder: SweepFolder, missing: Mapping[str, Cell], configs: Mapping[str, str]) -> list[JobSpec]:
+    """Jobs whose packing stays, brought up to date with the text of the base configs, which gives the same cells."""
+    kept: list[JobSpec] = []
+    taken: set[str] = set()
+    others = folder.others_at_work()
+    for name in folder.planned_jobs():
+        if folder.piece(name).exists() or not (others or folder.begun(name)):
+            continue
+        spec = folder.read_job(name)
+        cells = {cell for cell, _ in spec.cells}
+        if cells <= missing.keys() and not cells & taken:
+            kept.append(replace(spec, configs=dict(configs)))
+            taken |= cells
+    return kept
+
+
+def _spec(sweep: Sweep, job: Job, configs: Mapping[str, str]) -> JobSpec:
+    arguments = written({**sweep.options, **job.cells[0].options})
+    if job.settings is not None:
+        arguments += written({f"replicas.{name}": values for name, values in job.settings.items()})
+    if sweep.wandb:
+        arguments += written(_wandb(sweep, job))
+    cells = [(cell.name, dict(cell.options)) for cell in job.cells]
+    return JobSpec(job.name, cells, dict(configs), arguments, job.settings is not None, job.reason)
+
+
+def _wandb(sweep: Sweep, job: Job) -> dict[str, Any]:
+    """A logger in place of the base config's, which would not know the group."""
+    options = {"group": sweep.name, "name": job.name}
+    return {"trainer.logger": {"class_path": "lnsgd.loggers.WandbLogger", "dict_kwargs": options}}
+
+
+def varied(cells: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    """The options in which cells differ, each with its values in the order in which they come."""
+    values: dict[str, list[Any]] = {}
+    for _, options in cells:
+        for name, value in options.items():
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    return {name: found for name, found in values.items() if len(found) > 1}

@@ -1,0 +1,122 @@
+"""Runs one job of a sweep, in the process that calls it."""
+
+import gc
+import os
+import sys
+import time
+import traceback
+from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lnsgd.messages import one_line
+from lnsgd.stop_signals import StopSignals
+from lnsgd.sweep.folder import JobSpec, SweepFolder
+from lnsgd.sweep.piece import write_failed, write_piece
+from lnsgd.sweep.progress import SweepProgress
+from lnsgd.training import train
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+# The job that this process attempts now.
+_attempted: list[tuple[SweepFolder, str]] = []
+
+
+def run_job(folder: Path, job: str, retries: int) -> None:
+    """Runs a job to its end, from where it stands, and writes its piece of the table.
+
+    Never does so twice at once: while another process runs the job this one waits, and finds it done. An attempt is
+    counted on disk before it begins. What ends in an exception is tried again, as often as there are retries left;
+    so is, when this is called again, what ended with the process. Then the job's cells are rows with the error.
+
+    Args:
+        folder: The sweep's folder.
+        job: Name of a job that is kept there.
+        retries: Attempts at most, beyond the first.
+
+    Raises:
+        SystemExit: stopped on request by one of `lnsgd.stop_signals.STOP_SIGNALS`, code 75; this is no attempt.
+    """
+    sweep = SweepFolder(folder)
+    with StopSignals() as signals, _alone(sweep, job, signals):
+        spec = sweep.read_job(job)
+        while not sweep.piece(job).exists():
+            _leave_if_asked(signals)
+            attempts = sweep.read_attempts(job)
+            if attempts.begun > retries:
+                write_failed(sweep, spec, attempts)
+                return
+            with _counted(sweep, job):
+                _try(sweep, spec, signals)
+
+
+def take_back_attempts() -> None:
+    """For a process that is about to die through no fault of its job: what it attempts now was no attempt."""
+    for sweep, job in _attempted:
+        sweep.count_attempt(job, -1)
+
+
+@contextmanager
+def _counted(sweep: SweepFolder, job: str) -> Iterator[None]:
+    """Counts an attempt before it begins."""
+    sweep.count_attempt(job)
+    _attempted.append((sweep, job))
+    try:
+        yield
+    except SystemExit:
+        take_back_attempts()
+        raise
+    finally:
+        _attempted.clear()
+
+
+def _try(sweep: SweepFolder, spec: JobSpec, signals: StopSignals) -> None:
+    run = sweep.run(spec.name)
+    configs = [part for path in spec.configs for part in ("--config", path)]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    place = [f"--run_dir={run.path.absolute()}", "--ckpt_path=auto"]
+    args = ["fit", *configs, *spec.arguments, *quiet, *place]
+    try:
+        spec.check_configs()
+        with _command_line(args):
+            train(args, signals, [SweepProgress(sweep.progress(spec.name))])
+        write_piece(sweep, spec, sweep.read_attempts(spec.name))
+    except Exception as error:
+        traceback.print_exc()
+        kind = "" if isinstance(error, (ValueError, ArgumentError)) else f"{type(error).__name__}: "
+        sweep.note_error(spec.name, kind + one_line(error))
+    # What the error's traceback held is gone now.
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _alone(sweep: SweepFolder, job: str, signals: StopSignals) -> Iterator[None]:
+    """Waits until nobody else runs the job."""
+    while True:
+        with sweep.running(job) as locked:
+            if locked:
+                yield
+                return
+        _leave_if_asked(signals)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _leave_if_asked(signals: StopSignals) -> None:
+    if signals.received:
+        raise SystemExit(os.EX_TEMPFAIL)
+
+
+@contextmanager
+def _command_line(args: list[str]) -> Iterator[None]:
+    """Further processes of a run on several devices start what ``sys.argv`` says."""
+    before = sys.argv
+    sys.argv = [str(Path(sys.executable).with_name("lnsgd")), *args]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -1,0 +1,202 @@
+"""Plans: what has a row is not run again, what was begun stays as it was packed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lnsgd.sweep.executor import Resources
+from lnsgd.sweep.folder import SweepFolder
+from lnsgd.sweep.grid import Sweep, read_sweep
+from lnsgd.sweep.plan import Plan, make_plan
+from lnsgd.sweep.resolve import ConfigReader
+from tests.sweep.small_sweeps import write_sweep
+
+GRID = {"model.net.widths": [[784, 5, 10], [784, 6, 10]], "model.label_noise.p": [0.0, 0.1]}
+
+
+_resolved: dict[tuple[str, str], Any] = {}
+
+
+def remembered(sweep: Sweep, base: str):
+    """Resolves configs, each only once for all tests: that is what takes the time."""
+
+    def read(options):
+        key = base, json.dumps({**sweep.options, **options})
+        if key not in _resolved:
+            _resolved[key] = ConfigReader(sweep)(options)
+        return _resolved[key]
+
+    return read
+
+
+class Planner:
+    """Plans a sweep of two widths, two noise levels and seeds in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.folder = folder, SweepFolder(folder / "out")
+
+    def __call__(self, grid=GRID, seeds=2, at_once=4, again=(), **given) -> Plan:
+        self.sweep = read_sweep(write_sweep(self.source, grid=grid, seeds=seeds, **given))
+        return self.again(at_once, again)
+
+    def again(self, at_once=4, again=()) -> Plan:
+        """The same sweep, as its base config is now."""
+        read = remembered(self.sweep, self.sweep.base[0].read_text())
+        return make_plan(self.sweep, read, self.folder, Resources(at_once, 8e9, gpu=False), again)
+
+    def complete(self, job, status="done") -> None:
+        """What matters of a job's piece of the table."""
+        self.folder.pieces.mkdir(parents=True, exist_ok=True)
+        rows = [{"cell": name, "status": status} for name, _ in job.cells]
+        pd.DataFrame(rows).to_parquet(self.folder.piece(job.name))
+
+
+@pytest.fixture
+def plan(tmp_path) -> Planner:
+    return Planner(tmp_path)
+
+
+def cells_of(jobs) -> list[str]:
+    return sorted(name for job in jobs for name, _ in job.cells)
+
+
+def test_everything_is_new_at_first(plan):
+    found = plan()
+    assert (len(found.cells.cells), found.complete, found.begun) == (8, frozenset(), ())
+    assert [len(job.cells) for job in found.new] == [2, 2, 2, 2]  # as many jobs as run at once
+    assert cells_of(found.jobs) == sorted(cell.name for cell in found.cells.cells)
+    assert not plan.folder.path.exists()
+
+
+def test_jobs_say_how_they_are_run(plan):
+    job = plan(at_once=1, options={"trainer.max_steps": 5}).new[1]
+    assert job.replicated
+    assert job.arguments == [
+        *("--trainer.max_steps=5", "--model.net.widths=[784, 6, 10]", "--model.label_noise.p=0.0"),
+        *("--seed_everything=0", "--replicas.seeds=[0, 1]", "--replicas.noise=[0.0, 0.1]", "--replicas.lr=[0.1]"),
+        "--replicas.subset=[100]",
+    ]
+    assert list(job.configs) == [str(plan.source / "base.yaml")]
+    assert [options["seed_everything"] for _, options in job.cells] == [0, 1, 0, 1]
+
+
+def test_jobs_are_kept_as_they_are(plan):
+    for job in plan().jobs:
+        plan.folder.write_job(job)
+        assert plan.folder.read_job(job.name) == job
+
+
+def test_what_has_a_row_is_left_out(plan):
+    before = plan().new
+    plan.complete(before[1])
+    after = plan()
+    assert after.complete == {name for name, _ in before[1].cells}
+    assert after.new == (before[0], *before[2:])
+
+
+def test_more_seeds_add_to_what_is_there(plan):
+    for job in plan().new:
+        plan.complete(job)
+    more = plan(seeds=3)
+    assert len(more.complete) == 8
+    assert sorted(options["seed_everything"] for job in more.new for _, options in job.cells) == [2] * 4
+
+
+def test_cells_that_are_wanted_no_more_do_not_count(plan):
+    for job in plan().new:
+        plan.complete(job)
+    fewer = plan(seeds=1)
+    assert (len(fewer.cells.cells), len(fewer.complete), fewer.jobs) == (4, 4, ())
+
+
+def test_a_job_that_was_begun_keeps_its_packing(plan):
+    begun, rest = plan().new[0], plan().new[1:]
+    for job in (begun, *rest):
+        plan.folder.write_job(job)
+    plan.folder.count_attempt(begun.name)
+    after = plan(at_once=1)
+    assert after.begun == (begun,)
+    assert cells_of(after.new) == cells_of(rest)
+    assert len(after.new) < len(rest)  # the others were not begun, and are packed for one job at a time
+
+
+def test_a_job_of_which_a_cell_is_complete_is_packed_anew(plan):
+    whole, part = plan(at_once=1).new[0], plan(at_once=4).new[0]
+    assert set(cells_of([part])) < set(cells_of([whole]))
+    plan.folder.write_job(whole)
+    plan.folder.count_attempt(whole.name)
+    plan.complete(part)
+    after = plan(at_once=1)
+    assert after.begun == ()
+    assert len(cells_of(after.jobs)) == 8 - len(part.cells)
+
+
+def test_while_another_sweep_works_here_its_jobs_stay(plan):
+    theirs = plan(at_once=4).new
+    for job in theirs:
+        plan.folder.write_job(job)
+    with plan.folder.working():
+        assert {job.name for job in plan(at_once=1).begun} == {job.name for job in theirs}
+    assert plan(at_once=1).begun == ()
+
+
+def test_what_is_to_be_run_again_is_packed_anew(plan):
+    failed = plan(at_once=4).new[0]
+    plan.folder.write_job(failed)
+    plan.folder.count_attempt(failed.name)
+    plan.complete(failed, "failed")
+    assert len(plan(at_once=1).complete) == 2
+    again = plan(at_once=1, again=[failed.name])
+    assert (again.complete, again.begun) == (frozenset(), ())
+
+
+def test_kept_jobs_follow_the_text_of_their_config(plan):
+    job = plan().new[0]
+    plan.folder.write_job(job)
+    plan.folder.count_attempt(job.name)
+    config = plan.source / "base.yaml"
+    after = plan()
+    config.write_text(config.read_text() + "# a word more\n")
+    with pytest.raises(ValueError, match=r"base.yaml has changed since the sweep was planned"):
+        after.begun[0].check_configs()
+    (kept,) = plan.again().begun
+    kept.check_configs()
+    assert kept.name == job.name
+
+
+def test_wandb_changes_no_cell(plan):
+    without, with_it = plan(), plan(wandb=True)
+    assert [job.name for job in without.new] == [job.name for job in with_it.new]
+    *same, logger = with_it.new[0].arguments
+    assert same == without.new[0].arguments
+    name, _, value = logger.partition("=")
+    assert name == "--trainer.logger"
+    assert json.loads(value) == {
+        "class_path": "lnsgd.loggers.WandbLogger",
+        "dict_kwargs": {"group": "small", "name": with_it.new[0].name},
+    }
+
+
+def test_a_hundred_thousand_cells_in_a_thousand_groups(plan):
+    """Few configs are resolved, and one structure is built, whatever the number of cells."""
+    grid = {
+        "trainer.max_steps": list(range(10, 20)),
+        "data.corrupted_fraction": [fraction / 10 for fraction in range(10)],
+        "data.eval_batch_size": list(range(100, 110)),
+        "model.label_noise.p": [level / 10 for level in range(10)],
+    }
+    sweep = read_sweep(write_sweep(plan.source, grid=grid, seeds=10))
+    read = ConfigReader(sweep)
+    calls = []
+
+    def counted(options):
+        calls.append(options)
+        return read(options)
+
+    found = make_plan(sweep, counted, plan.folder, Resources(4, 8e9, gpu=False))
+    assert (len(found.cells.cells), len(found.new)) == (100_000, 1_000)
+    assert {len(job.cells) for job in found.new} == {100}
+    assert len(calls) == 1 + 5 * 9 + 1

@@ -1,0 +1,31 @@
+"""Starts sweeps from a process that has imported everything once: a line of arguments in, a process id out."""
+
+import json
+import os
+import sys
+
+import lnsgd.sweep.display
+import lnsgd.sweep.local
+import lnsgd.sweep.plan
+import lnsgd.sweep.resolve  # noqa: F401
+from lnsgd.cli import main
+
+
+def run(args: list[str]) -> None:
+    """A sweep in a session of its own, so that everything it starts can be found."""
+    os.setsid()
+    log = os.open("sweeps.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    try:
+        main(["sweep", *args])
+    except SystemExit as ended:
+        os._exit(int(str(ended.code)))
+    os._exit(0)
+
+
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        run(json.loads(line))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
