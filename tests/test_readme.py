@@ -12,6 +12,8 @@ import wandb
 from lnsgd.cli import main
 from lnsgd.figures import command
 from lnsgd.figures.figure import Figure, Scale
+from lnsgd.sweep import command as sweep_command
+from lnsgd.sweep.grid import Sweep, read_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,6 +40,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(sweep_command, "read_sweep", lambda path: brief_sweep(read_sweep(path)))
     monkeypatch.setattr(command, "FIGURES", {name: brief(figure) for name, figure in command.FIGURES.items()})
     yield tmp_path
     wandb.teardown()  # its service stays in this folder, and would write the runs of later tests here
@@ -54,6 +57,12 @@ def brief(figure: Figure) -> Figure:
         for name, scale in figure.scales.items()
     }
     return dataclasses.replace(figure, scales=scales)
+
+
+def brief_sweep(sweep: Sweep) -> Sweep:
+    """The same sweep with one cell, which is over in a moment."""
+    options = {**sweep.options, "trainer.max_steps": 2, "trainer.limit_val_batches": 1}
+    return dataclasses.replace(sweep, options=options, axes=tuple(axis[:1] for axis in sweep.axes))
 
 
 def brevity(args: list[str]) -> list[str]:
