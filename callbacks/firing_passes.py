@@ -1,6 +1,6 @@
 """Forward passes that all callbacks share which look at the same activation sites on the same data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -173,13 +173,11 @@ def passes_of(trainer: Trainer) -> FiringPasses:
 
 def validates_all(trainer: Trainer) -> bool:
     """Whether the validation that starts now covers the whole split, after the last step of an epoch of training."""
+    loader = trainer.val_dataloaders
     return (
         trainer.state.fn == "fit"
         and not trainer.sanity_checking
         and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        and trainer.num_val_batches == [_length(trainer.val_dataloaders)]
+        and isinstance(loader, Sized)
+        and trainer.num_val_batches == [len(loader)]
     )
-
-
-def _length(loader: object) -> int | None:
-    return len(loader) if isinstance(loader, Sequence) or hasattr(loader, "__len__") else None
