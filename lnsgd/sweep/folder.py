@@ -1,5 +1,6 @@
 """What a sweep leaves on disk."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -8,9 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lnsgd.run_folder import RunFolder, whole_file
+
+# What a file system without locks answers.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 # A process may count an attempt in one thread while another takes it back.
 _attempts_lock = threading.Lock()
@@ -88,6 +92,16 @@ class SweepFolder:
     def at_work(self) -> Path:
         """Locked by everyone who works on this sweep."""
         return self.path / "locks" / "sweep"
+
+    @property
+    def submissions(self) -> Path:
+        """Folder of what was handed to SLURM, a file for each job array."""
+        return self.path / "submissions"
+
+    @property
+    def handing_over(self) -> Path:
+        """Locked by whoever hands jobs to SLURM."""
+        return self.path / "locks" / "submissions"
 
     def piece(self, job: str) -> Path:
         """A job's piece of the table: with it its cells are complete."""
@@ -173,25 +187,33 @@ class SweepFolder:
     def forget(self, jobs: Iterable[str]) -> None:
         """Removes pieces and attempts, so that these jobs are run again; what their runs have left stays."""
         for job in jobs:
-            for path in (self.piece(job), self.trajectories(job), self.attempts(job), self.progress(job)):
+            # The piece goes last: as long as it is there, the job counts as one that has failed and can be forgotten.
+            for path in (self.attempts(job), self.progress(job), self.trajectories(job), self.piece(job)):
                 path.unlink(missing_ok=True)
 
     # -- locks, which the system frees when their process dies
 
     def is_running(self, job: str) -> bool:
-        """Whether some process runs a job now."""
-        return _is_locked(self.lock(job))
+        """Whether some process runs a job now; may be asked of a folder that one can only read."""
+        path = self.lock(job)
+        if not path.exists():
+            return False
+        with path.open() as file:
+            return not try_lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def others_at_work(self) -> bool:
         """Whether another ``lnsgd sweep`` works in this folder. Not to be asked within `working`."""
-        return _is_locked(self.at_work)
+        if not self.at_work.exists():
+            return False
+        with self.at_work.open("a") as file:
+            return not try_lock(file)
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Lets others know that somebody works in this folder."""
         self.at_work.parent.mkdir(parents=True, exist_ok=True)
         with self.at_work.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            try_lock(file, fcntl.LOCK_SH)
             yield
 
     @contextmanager
@@ -199,20 +221,19 @@ class SweepFolder:
         """Locks a job, if nobody else has; gives whether it is locked now."""
         self.lock(job).parent.mkdir(parents=True, exist_ok=True)
         with self.lock(job).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield try_lock(file)
 
 
-def _is_locked(path: Path) -> bool:
-    if not path.exists():
+def try_lock(file: IO[str], how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:
+    """Locks a file until it is closed, if nobody else has; gives whether it is locked now.
+
+    Where the file system has no locks, as some of a cluster, nobody is kept out.
+    """
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
         return False
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True

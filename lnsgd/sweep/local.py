@@ -166,8 +166,10 @@ class _Crew:
         assert code is not None
         counted = self._folder.read_attempts(ended.job).begun - ended.attempts
         if self._stopping:
-            if counted > 0:  # killed on request
-                self._folder.count_attempt(ended.job, -1)
+            # Killed on request. Unless somebody else has begun the job since: then that attempt was counted.
+            with self._folder.running(ended.job) as locked:
+                if locked and counted > 0:
+                    self._folder.count_attempt(ended.job, -1)
             return
         self._waiting.appendleft(ended.job)
         if code == os.EX_TEMPFAIL:  # stopped by somebody else

@@ -58,7 +58,7 @@ class Job:
     """Cells that run together.
 
     Attributes:
-        name: Hash of the names of its cells: the same whenever these are packed together.
+        name: Hash of the names of its cells, and of whether they are replicas: the same whenever these are packed so.
         cells: In the order of the replicas; a single one may be an ordinary run.
         settings: For each field of `lnsgd.replicas.ReplicaGrid` its values; ``None`` for an ordinary run.
         reason: Why the cells were packed in this way.
@@ -105,17 +105,23 @@ def packable(path: str) -> bool:
 
 def _jobs(first: Leaves, cells: Sequence[Cell], verdict: Verdict) -> list[Job]:
     if verdict.most <= 1 and not verdict.alone:
-        return [Job(_name([cell]), (cell,), None, verdict.reason) for cell in cells]
+        return [Job(_name([cell], False), (cell,), None, verdict.reason) for cell in cells]
     by_setting = {_setting({**first, **cell.changes}): cell for cell in cells}
     jobs = []
     for box in boxes(list(by_setting)):
         for part in split(box, verdict.most):
             # The order in which a ReplicaGrid counts its replicas.
             members = [by_setting[Setting(s, noise, lr, m)] for noise, lr, m, s in product(*part[1:], part[0])]
-            settings = {name: list(values) for name, values in zip(_FIELDS, part) if values != (None,)}
-            ordinary = len(members) == 1 and not verdict.alone
-            jobs.append(Job(_name(members), tuple(members), None if ordinary else settings, verdict.reason))
+            settings = None if len(members) == 1 and not verdict.alone else settings_of(first, members)
+            jobs.append(Job(_name(members, settings is not None), tuple(members), settings, verdict.reason))
     return jobs
+
+
+def settings_of(first: Leaves, cells: Iterable[Cell]) -> dict[str, list[Any]]:
+    """The fields of `lnsgd.replicas.ReplicaGrid` of cells that are a full grid, each value once, in their order."""
+    columns = zip(*(_setting({**first, **cell.changes}) for cell in cells))
+    found = {name: list(dict.fromkeys(column)) for name, column in zip(_FIELDS, columns)}
+    return {name: values for name, values in found.items() if values != [None]}
 
 
 def _setting(config: Leaves) -> Setting:
@@ -126,8 +132,10 @@ def _setting(config: Leaves) -> Setting:
     return Setting(**values)
 
 
-def _name(cells: Sequence[Cell]) -> str:
-    return hashlib.sha256(" ".join(cell.name for cell in cells).encode()).hexdigest()[:16]
+def _name(cells: Sequence[Cell], replicated: bool) -> str:
+    # An ordinary run cannot go on from the checkpoint of replicas: it gets a folder of its own.
+    text = " ".join([*(cell.name for cell in cells), *(["replicated"] if replicated else [])])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # Values of each field of `Setting`, of which all combinations are meant.

@@ -1,7 +1,7 @@
 """What of a sweep is to be run, and in which jobs."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lnsgd.sweep.cells import Cell, Cells, resolved_cells
@@ -9,8 +9,9 @@ from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.folder import JobSpec, SweepFolder, config_hash
 from lnsgd.sweep.grid import Point, Sweep
 from lnsgd.sweep.judge import Judge
-from lnsgd.sweep.packing import Job, pack
+from lnsgd.sweep.packing import Job, pack, settings_of
 from lnsgd.sweep.resolve import written
+from lnsgd.sweep.submission import remembered
 from lnsgd.sweep.table import complete_cells
 
 
@@ -46,9 +47,10 @@ def make_plan(
     """Packs the cells that have no row yet into jobs.
 
     A job that was begun keeps its packing as long as all its cells are wanted and have no row; so does any job while
-    another ``lnsgd sweep`` works in the folder. The other cells are packed as they would be if nothing had been run,
-    so that the jobs do not depend on how far a sweep came before it was interrupted; only where some but not all
-    cells of such a job are missing, these are packed anew. There are at least as many jobs as run at once.
+    another ``lnsgd sweep`` works in the folder, and any that SLURM may have. The other cells are packed as they would
+    be if nothing had been run, so that the jobs do not depend on how far a sweep came before it was interrupted; only
+    where some but not all cells of such a job are missing, these are packed anew. There are at least as many jobs as
+    run at once.
 
     Args:
         sweep: The sweep.
@@ -67,32 +69,36 @@ def make_plan(
     complete = complete_cells(folder, {name: [cell.name for cell in job.cells] for name, job in packed.items()}, again)
     missing = {cell.name: cell for cell in cells.cells if cell.name not in complete}
     configs = {str(path): config_hash(path) for path in sweep.base}
-    begun = _kept(folder, missing, configs)
-    for spec in begun:
-        for name, _ in spec.cells:
-            del missing[name]
+    begun = _kept(folder, cells, missing)
+    for job in begun:
+        for cell in job.cells:
+            del missing[cell.name]
     new = [job for job in packed.values() if all(cell.name in missing for cell in job.cells)]
     for job in new:
         for cell in job.cells:
             del missing[cell.name]
     new += pack(cells.first, missing.values(), judge)
     wanted = frozenset(cell.name for cell in cells.cells if cell.name in complete)
-    return Plan(cells, wanted, tuple(begun), tuple(_spec(sweep, job, configs) for job in new))
+    kept, others = (tuple(_spec(sweep, job, configs) for job in jobs) for jobs in (begun, new))
+    return Plan(cells, wanted, kept, others)
 
 
-def _kept(folder: SweepFolder, missing: Mapping[str, Cell], configs: Mapping[str, str]) -> list[JobSpec]:
-    """Jobs whose packing stays, brought up to date with the text of the base configs, which gives the same cells."""
-    kept: list[JobSpec] = []
+def _kept(folder: SweepFolder, cells: Cells, missing: Mapping[str, Cell]) -> list[Job]:
+    """Jobs whose packing stays. Only that: the options that give their cells may have changed with sweep or base."""
+    kept: list[Job] = []
     taken: set[str] = set()
     others = folder.others_at_work()
+    handed_over = {job for array in remembered(folder) for job in array.jobs if array.number is not None}
     for name in folder.planned_jobs():
-        if folder.piece(name).exists() or not (others or folder.begun(name)):
+        if folder.piece(name).exists() or not (others or folder.begun(name) or name in handed_over):
             continue
         spec = folder.read_job(name)
-        cells = {cell for cell, _ in spec.cells}
-        if cells <= missing.keys() and not cells & taken:
-            kept.append(replace(spec, configs=dict(configs)))
-            taken |= cells
+        names = [cell for cell, _ in spec.cells]
+        if missing.keys() >= set(names) and taken.isdisjoint(names):
+            members = tuple(missing[cell] for cell in names)
+            settings = settings_of(cells.first, members) if spec.replicated else None
+            kept.append(Job(name, members, settings, spec.reason))
+            taken.update(names)
     return kept
 
 

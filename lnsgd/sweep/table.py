@@ -62,13 +62,15 @@ def load_trajectories(folder: str | Path) -> pd.DataFrame:
         ValueError: the folder holds no sweep.
     """
     sweep = _sweep(folder)
-    wanted = set(pd.read_parquet(sweep.planned).cell)
-    paths = [sweep.trajectories(path.stem) for path in _names(sweep)]
-    tables = [pq.read_table(path) for path in paths if path.exists()]
+    wanted = pd.read_parquet(sweep.planned).cell
+    tables = []
+    for job, cells in _pieces(sweep, wanted).groupby("job").groups.items():
+        path = sweep.trajectories(str(job))
+        if path.exists():  # a job that failed has none
+            tables.append(pq.read_table(path, filters=[("cell", "in", list(cells))]))
     if not tables:
         return pd.DataFrame(columns=list(_TRAJECTORY))
-    table = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    return table[table.cell.isin(wanted)].reset_index(drop=True)
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
 
 def write_planned(sweep: SweepFolder, cells: Sequence[Cell]) -> None:
@@ -112,12 +114,13 @@ def _names(sweep: SweepFolder) -> list[Path]:
 
 
 def _pieces(sweep: SweepFolder, wanted: "pd.Series[Any]") -> pd.DataFrame:
-    """All rows there are, by cell; of a cell that was run in two jobs that which was written first."""
+    """All rows there are, by cell; of a cell that was run in two jobs that which did not fail, or was written first."""
     paths = sorted(_names(sweep), key=lambda path: path.stat().st_mtime_ns)
     if not paths:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     table = pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive").to_pandas()
-    table = table[table.cell.isin(wanted)].drop_duplicates("cell").set_index("cell").drop(columns="options")
+    table = table[table.cell.isin(wanted)].sort_values("status", key=lambda status: status == "failed", kind="stable")
+    table = table.drop_duplicates("cell").set_index("cell").drop(columns="options")
     measures = [name for name in table.columns if name not in COLUMNS]
     return table.astype(COLUMNS)[[*COLUMNS, *measures]]
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import threading
 import time
 import traceback
 from argparse import ArgumentError
@@ -21,8 +22,10 @@ from lnsgd.training import train
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
-# The job that this process attempts now.
+# The job that this process attempts now. One thread may take the attempt back while another counts it: the lock keeps
+# the count on disk and this list together.
 _attempted: list[tuple[SweepFolder, str]] = []
+_attempted_lock = threading.Lock()
 
 
 def run_job(folder: Path, job: str, retries: int) -> None:
@@ -55,22 +58,27 @@ def run_job(folder: Path, job: str, retries: int) -> None:
 
 def take_back_attempts() -> None:
     """For a process that is about to die through no fault of its job: what it attempts now was no attempt."""
-    for sweep, job in _attempted:
-        sweep.count_attempt(job, -1)
+    with _attempted_lock:
+        while _attempted:
+            sweep, job = _attempted.pop()
+            if not sweep.piece(job).exists():  # which says how many there were
+                sweep.count_attempt(job, -1)
 
 
 @contextmanager
 def _counted(sweep: SweepFolder, job: str) -> Iterator[None]:
     """Counts an attempt before it begins."""
-    sweep.count_attempt(job)
-    _attempted.append((sweep, job))
+    with _attempted_lock:
+        sweep.count_attempt(job)
+        _attempted.append((sweep, job))
     try:
         yield
     except SystemExit:
         take_back_attempts()
         raise
     finally:
-        _attempted.clear()
+        with _attempted_lock:
+            _attempted.clear()
 
 
 def _try(sweep: SweepFolder, spec: JobSpec, signals: StopSignals) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import yaml
 from pytorch_lightning import Callback, Trainer
 
+from lnsgd.callbacks import StopOnSignal
 from lnsgd.sweep import load
 
 CONFIG = """\
@@ -52,6 +54,9 @@ trainer:
 # A run of its own for each cell: Lightning's callback knows nothing of replicas.
 ORDINARY = {"class_path": "tests.sweep.small_sweeps.Befall", "init_args": {"how": "nothing"}}
 
+# Seconds after which something will not happen any more.
+DEADLINE = 120
+
 # What two runs of the same cells may differ in.
 CIRCUMSTANCES = ["seconds", "attempts"]
 
@@ -76,14 +81,31 @@ class Befall(Callback):
 
 
 class BefallReplicas(Befall):
-    """The same in a replicated run."""
+    """Nothing that befalls a replicated run, which it knows of."""
 
     def next_stop(self, step: int) -> int | None:
         return self.step if step < self.step else None
 
+
+class Meet(Callback):
+    """Holds a run after a step until so many runs have come to it, each of which leaves a file in a folder.
+
+    A request to stop ends the wait, unless the run is stubborn.
+    """
+
+    def __init__(self, folder: str, number: int, step: int = 10, stubborn: bool = False) -> None:
+        self.folder, self.number, self.step, self.stubborn = Path(folder), number, step, stubborn
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        pl_module.seed = None
-        super().on_train_batch_end(trainer, pl_module)
+        if trainer.global_step != self.step:
+            return
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / str(pl_module.seed)).touch()
+        (signals,) = (callback._signals for callback in trainer.callbacks if isinstance(callback, StopOnSignal))
+        deadline = time.monotonic() + DEADLINE
+        while len(list(self.folder.iterdir())) < self.number and not (signals.received and not self.stubborn):
+            assert time.monotonic() < deadline, "the others have not come"
+            time.sleep(0.02)
 
 
 def write_sweep(folder: Path, name: str = "small", callbacks: Any = (), **content: Any) -> Path:

@@ -18,10 +18,15 @@ def resources(memory: float = 8e9) -> Resources:
     return Resources(at_once=2, memory=memory, gpu=False)
 
 
+_readers: dict[str, ConfigReader] = {}
+
+
 def judge(tmp_path, options=None, callbacks=(), memory=8e9, most=100) -> Verdict:
-    read = ConfigReader(read_sweep(write_sweep(tmp_path, callbacks=callbacks)))
-    first = leaves(read(options or {}))
-    return Judge(first, read, resources(memory), most)(Cell("c", options or {}, {}))
+    """That on a cell; each config is resolved once, and read by one reader for all tests, which takes the time."""
+    if (key := repr(callbacks)) not in _readers:
+        _readers[key] = ConfigReader(read_sweep(write_sweep(tmp_path, callbacks=callbacks)))
+    config = _readers[key](options or {})
+    return Judge(leaves(config), lambda _: config, resources(memory), most)(Cell("c", options or {}, {}))
 
 
 def test_one_hidden_layer_is_for_the_kernel(tmp_path):

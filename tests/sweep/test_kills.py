@@ -1,4 +1,4 @@
-"""A sweep that is killed at random moments and resumed ends as if nothing had happened."""
+"""Sweeps in processes of their own: killed at random moments and resumed, or two of them at once."""
 
 import json
 import os
@@ -13,24 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from lnsgd.cli import main
 from lnsgd.sweep import load
 from lnsgd.sweep.folder import SweepFolder
-from tests.sweep.small_sweeps import assert_same_table, write_sweep
+from tests.sweep.small_sweeps import DEADLINE, assert_same_table, write_sweep
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 120
-
-# 40 cells in eight jobs, each of about a second.
-GRID = {"model.net.widths": [[784, width, 10] for width in range(5, 13)]}
-SEEDS = 5
+STEPS = {"trainer.max_steps": 200}
 
 
 class Sweeps:
-    """Sweeps of one file, one at a time, each in a process that can be killed."""
+    """Sweeps, one at a time, each in a process that can be killed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = write_sweep(folder, options={"trainer.max_steps": 200}, grid=GRID, seeds=SEEDS)
         self._warm = subprocess.Popen(
             [sys.executable, "-m", "tests.sweep.warm_sweep"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -40,10 +35,10 @@ class Sweeps:
             text=True,
         )
 
-    def start(self, out: str) -> int:
+    def start(self, path: Path, out: Path) -> int:
         """Process id of the sweep's main process."""
         assert self._warm.stdin is not None
-        self._warm.stdin.write(json.dumps([str(self.path), "--out", out, "--workers", "2"]) + "\n")
+        self._warm.stdin.write(json.dumps([str(path), "--out", str(out), "--workers", "2"]) + "\n")
         self._warm.stdin.flush()
         return int(self._line())
 
@@ -68,13 +63,11 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweeps]:
     started.close()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(sweeps: Sweeps) -> tuple[Path, float]:
-    """Its folder, and how long it took."""
+def undisturbed(path: Path, out: Path) -> float:
+    """Runs a sweep in this process; gives how many seconds it took."""
     began = time.monotonic()
-    sweeps.start("undisturbed")
-    assert sweeps.end() == 0
-    return sweeps.folder / "undisturbed", time.monotonic() - began
+    main(["sweep", str(path), "--out", str(out), "--workers", "2"])
+    return time.monotonic() - began
 
 
 def alive(session: int) -> list[int]:
@@ -105,27 +98,62 @@ def pieces(folder: SweepFolder) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed(kills: int, sweeps: Sweeps, undisturbed: tuple[Path, float]) -> None:
-    reference, seconds = undisturbed
+def wait_until_begun(folder: SweepFolder, attempts: int) -> None:
+    """Until jobs have been begun so often in all, or there is nothing left to begin."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        jobs = folder.planned_jobs()
+        complete = jobs and all(folder.piece(job).exists() for job in jobs)
+        if complete or sum(folder.read_attempts(job).begun for job in jobs) >= attempts:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# 40 cells in eight jobs, and 10 in two: each job takes about a second.
+@pytest.mark.parametrize(("kills", "widths"), [(2, 2), pytest.param(20, 8, marks=pytest.mark.slow)])
+def test_killed_and_resumed(kills: int, widths: int, sweeps: Sweeps, tmp_path: Path) -> None:
+    grid = {"model.net.widths": [[784, width, 10] for width in range(5, 5 + widths)]}
+    path = write_sweep(tmp_path, options=STEPS, grid=grid, seeds=5)
+    seconds = undisturbed(path, tmp_path / "undisturbed")
     draw = random.Random(kills)
     killed = 0
     while killed < kills:  # when a sweep is complete, another one begins
-        folder = SweepFolder(sweeps.folder / f"killed-{kills}-{killed}")
+        folder = SweepFolder(tmp_path / f"killed-{killed}")
         seen: dict[str, tuple[int, int]] = {}
-        code = -signal.SIGKILL
-        while code != 0:
-            process = sweeps.start(folder.path.name)
-            if killed < kills:
-                time.sleep(draw.uniform(0, seconds / 2))
-                with suppress(ProcessLookupError):  # it has ended already
-                    os.kill(process, signal.SIGKILL)
+        complete = False
+        while killed < kills and not complete:
+            process = sweeps.start(path, folder.path)
+            if draw.random() < 0.8:  # else while it is planned
+                wait_until_begun(folder, len(seen) + 1)
+            time.sleep(draw.uniform(0, seconds / 2))
+            with suppress(ProcessLookupError):  # it has ended already
+                os.kill(process, signal.SIGKILL)
             code = sweeps.end()
             assert code in (0, -signal.SIGKILL)
-            killed += code != 0
+            killed, complete = killed + (code != 0), code == 0
             wait_until_dead(process)
             now = pieces(folder)
             assert {job: now[job] for job in seen} == seen, "a job that was complete was run again"
             seen = now
-        assert_same_table(folder.path, reference)
+        main(["sweep", str(path), "--out", str(folder.path), "--workers", "2"])
+        now = pieces(folder)
+        assert {job: now[job] for job in seen} == seen, "a job that was complete was run again"
+        assert_same_table(folder.path, tmp_path / "undisturbed")
         assert (load(folder.path).attempts == 1).all()  # to be killed with all others is no failed attempt
+
+
+def test_two_sweeps_at_once_run_no_job_twice(sweeps: Sweeps, tmp_path: Path) -> None:
+    """Four jobs wait for each other: two that each sweep runs. Then there is one more for whoever comes first."""
+    meet = {"class_path": "tests.sweep.small_sweeps.Meet", "init_args": {"folder": str(tmp_path / "met"), "number": 4}}
+    path = write_sweep(tmp_path, callbacks=[meet], seeds=5)
+    folder = SweepFolder(tmp_path / "out")
+    sweeps.start(path, folder.path)
+    wait_until_begun(folder, 2)
+    undisturbed(path, folder.path)
+    assert sweeps.end() == 0
+    found = load(folder.path)
+    assert found.status.tolist() == ["done"] * 5
+    assert [folder.log(job).read_text().count("The run is in ") for job in found.job] == [1] * 5
+    assert found.attempts.tolist() == [1] * 5
+    assert [folder.read_attempts(job).begun for job in found.job] == [1] * 5

@@ -1,11 +1,11 @@
 """Sweeps on this machine, end to end: what is left, what is run again, and what befalls single jobs."""
 
-import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +14,8 @@ import pytest
 from lnsgd.cli import main
 from lnsgd.sweep import load, load_trajectories
 from lnsgd.sweep.folder import SweepFolder
-from tests.sweep.small_sweeps import ORDINARY, content, write_sweep
+from tests.sweep.small_sweeps import DEADLINE, ORDINARY, content, write_sweep
 
-LNSGD = str(Path(sys.executable).with_name("lnsgd"))
 NET, NOISE, SEED = "model.net.widths", "model.label_noise.p", "seed_everything"
 
 
@@ -38,45 +37,58 @@ def befalls(how: str, **arguments) -> dict:
     return {"class_path": "tests.sweep.small_sweeps.Befall", "init_args": {"how": how, **arguments}}
 
 
-def job_of(cell: str) -> str:
-    return load("out").set_index("cell").job[cell]
+GRID = {NOISE: [0.0, 0.3]}
 
 
-def test_packed_and_alone_cells_are_the_same_runs(tmp_path, capsys):
-    """Kernel replicas, and the same cells as ordinary runs, since a callback of theirs knows nothing of replicas."""
-    grid = {NOISE: [0.0, 0.3]}
-    assert sweep(write_sweep(tmp_path, grid=grid, seeds=2)) == 0
-    packed = load("out")
+@pytest.fixture(scope="module")
+def packed_folder(tmp_path_factory) -> Path:
+    """A sweep of kernel replicas that is complete: the config beside it."""
+    folder = tmp_path_factory.mktemp("packed")
+    main(["sweep", str(write_sweep(folder, grid=GRID, seeds=2)), "--out", str(folder / "out"), "--workers", "2"])
+    return folder
+
+
+@pytest.fixture
+def packed(packed_folder, tmp_path) -> pd.DataFrame:
+    """Its table; a copy of it is in ``out``."""
+    shutil.copytree(packed_folder, tmp_path, dirs_exist_ok=True)
+    return load("out")
+
+
+def test_packed_cells_are_rows(packed):
     assert packed.status.tolist() == ["done"] * 4
     assert packed[[NOISE, SEED]].to_numpy().tolist() == [[0.0, 0], [0.0, 1], [0.3, 0], [0.3, 1]]
+    assert packed.steps.tolist() == [20] * 4
     assert packed.job.nunique() == 2
-    assert "4 cells: 4 done" in capsys.readouterr().out
-    alone_at = tmp_path / "alone"
-    main(["sweep", str(write_sweep(alone_at, callbacks=[ORDINARY], grid=grid, seeds=2)), "--out", "alone/out"])
-    alone = load("alone/out")
-    assert alone.job.nunique() == 4
+    trajectories = load_trajectories("out")
+    last = trajectories[
+        (trajectories.step == 20) & (trajectories.measure == "distance_from_init") & (trajectories.layer == "")
+    ]
+    assert last.set_index("cell").value.to_dict() == packed.set_index("cell").distance_from_init.to_dict()
+
+
+def test_packed_and_alone_cells_are_the_same_runs(packed, tmp_path):
+    """Some of the same cells as ordinary runs, since a callback of theirs knows nothing of replicas."""
+    path = write_sweep(tmp_path / "alone", callbacks=[ORDINARY], options={SEED: 1}, grid=GRID)
+    main(["sweep", str(path), "--out", "alone/out", "--workers", "2"])
+    alone, those = load("alone/out"), packed[packed[SEED] == 1].reset_index(drop=True)
+    assert alone.job.nunique() == 2
     assert set(alone.cell).isdisjoint(packed.cell)  # a callback more is another run
     measures = [name for name in packed if name.startswith(("distance", "loss", "error"))]
     assert len(measures) >= 3
-    pd.testing.assert_frame_equal(packed[measures], alone[measures], rtol=1e-5)
-    assert packed.steps.tolist() == alone.steps.tolist() == [20] * 4
-    for folder, table in (("out", packed), ("alone/out", alone)):
-        trajectories = load_trajectories(folder)
-        last = trajectories[
-            (trajectories.step == 20) & (trajectories.measure == "distance_from_init") & (trajectories.layer == "")
-        ]
-        assert last.set_index("cell").value.to_dict() == table.set_index("cell").distance_from_init.to_dict()
+    pd.testing.assert_frame_equal(those[measures], alone[measures], rtol=1e-5)
+    assert alone.steps.tolist() == [20] * 2
 
 
-def test_nothing_is_run_again_and_more_seeds_are_added(tmp_path):
-    assert sweep(write_sweep(tmp_path, grid={NOISE: [0.1]}, seeds=2)) == 0
-    before, folder = load("out"), content(Path("out"))
-    assert sweep(write_sweep(tmp_path, grid={NOISE: [0.1]}, seeds=2)) == 0
+def test_nothing_is_run_again_and_more_seeds_are_added(packed, packed_folder, tmp_path):
+    path, folder = packed_folder / "small.yaml", content(Path("out"))
+    assert sweep(path) == 0
     assert content(Path("out")) == folder
-    assert sweep(write_sweep(tmp_path, grid={NOISE: [0.1]}, seeds=3)) == 0
+    assert sweep(write_sweep(tmp_path, grid=GRID, seeds=3)) == 0
     after = load("out")
-    pd.testing.assert_frame_equal(after[:2], before, check_exact=True)
-    assert after.status.tolist() == ["done"] * 3
+    assert after.status.tolist() == ["done"] * 6
+    there = after[after[SEED] < 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(there, packed, check_exact=True)
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):
@@ -193,64 +205,98 @@ def test_no_sweep_there(capsys, tmp_path):
     assert "holds no sweep" in said
 
 
-def test_tables_are_written(tmp_path, capsys):
-    assert sweep(write_sweep(tmp_path, seeds=2)) == 0
+def test_tables_are_written(packed, capsys):
     main(["table", "out", "--csv", "table.csv", "--trajectories", "all.parquet"])
     written = pd.read_csv("table.csv")
-    found = load("out")
-    assert list(written) == list(found)
-    assert written.cell.tolist() == found.cell.tolist()
-    pd.testing.assert_series_equal(written.distance_from_init, found.distance_from_init)
+    assert list(written) == list(packed)
+    assert written.cell.tolist() == packed.cell.tolist()
+    pd.testing.assert_series_equal(written.distance_from_init, packed.distance_from_init)
     pd.testing.assert_frame_equal(pd.read_parquet("all.parquet"), load_trajectories("out"))
     main(["table", "out"])
-    assert "2 cells: 2 done" in capsys.readouterr().out
+    assert "4 cells: 4 done" in capsys.readouterr().out
 
 
-def begin(path: Path) -> subprocess.Popen:
-    """A sweep in a process of its own, as soon as one of its jobs has been begun."""
-    process = subprocess.Popen(
-        [LNSGD, "sweep", str(path), "--out", "out", "--workers", "2"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(Path("out/progress").glob("*.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
+def when(happened: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
+    """Waits for something beside the main thread, which runs a sweep."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not happened() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
 
 
-def test_interrupted_it_stops_where_it_can_go_on(tmp_path):
-    long = {"options": {"trainer.max_steps": 3000}, "seeds": 4}
-    path = write_sweep(tmp_path, callbacks=[ORDINARY], **long)
-    process = begin(path)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == os.EX_TEMPFAIL, said
-    assert "stopping all jobs where they can go on" in said
+def met(number: int) -> Callable[[], bool]:
+    """Whether so many runs have come to `Meet`."""
+    return lambda: Path("met").exists() and len(list(Path("met").iterdir())) >= number
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def meeting(tmp_path: Path, **arguments) -> Path:
+    init = {"folder": str(tmp_path / "met"), "number": 3, **arguments}
+    callbacks = [{"class_path": "tests.sweep.small_sweeps.Meet", "init_args": init}]
+    return write_sweep(tmp_path, callbacks=callbacks, seeds=3)
+
+
+def begun_jobs() -> dict[str, int]:
+    """Attempts at each job that was begun."""
     folder = SweepFolder(Path("out"))
-    begun = [job for job in folder.planned_jobs() if folder.begun(job)]
-    assert begun
-    assert [folder.read_attempts(job).begun for job in begun] == [0] * len(begun)
-    assert any(folder.run(job).last_checkpoint.exists() for job in begun)
-    assert sweep(path) == 0
-    found = load("out")
-    assert found.status.tolist() == ["done"] * 4
-    assert found.attempts.tolist() == [1] * 4
+    return {job: folder.read_attempts(job).begun for job in folder.planned_jobs() if folder.begun(job)}
 
 
-def test_two_sweeps_at_once_run_no_job_twice(tmp_path):
-    path = write_sweep(tmp_path, callbacks=[ORDINARY], options={"trainer.max_steps": 300}, seeds=6)
-    process = begin(path)
+def test_interrupted_it_stops_where_it_can_go_on(tmp_path, capsys):
+    """Two jobs of three run, and wait for the third, when Ctrl-C comes."""
+    path = meeting(tmp_path)
+    thread = when(met(2), interrupt)
+    assert sweep(path) == os.EX_TEMPFAIL
+    thread.join()
+    assert "stopping all jobs where they can go on" in capsys.readouterr().err
+    assert list(begun_jobs().values()) == [0, 0]
+    folder = SweepFolder(Path("out"))
+    assert [folder.run(job).last_checkpoint.exists() for job in begun_jobs()] == [True, True]
+    assert load("out").status.tolist() == ["missing"] * 3
     assert sweep(path) == 0
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 0, out + said
     found = load("out")
-    assert found.status.tolist() == ["done"] * 6
-    logs = [SweepFolder(Path("out")).log(job).read_text() for job in found.job]
-    assert [log.count("The run is in ") for log in logs] == [1] * 6
-    assert found.attempts.tolist() == [1] * 6
-    assert json.loads(next(Path("out/attempts").glob("*.json")).read_text()) == {"begun": 1, "errors": []}
+    assert found.status.tolist() == ["done"] * 3
+    assert found.attempts.tolist() == [1] * 3
+    logs = [folder.log(job).read_text() for job in found.job]
+    assert sum("stopped by SIGTERM at step 10" in log for log in logs) == 2
+
+
+def test_a_second_interrupt_kills(tmp_path):
+    """The jobs do not stop when they are asked to."""
+    path = meeting(tmp_path, stubborn=True)
+    first = when(met(2), interrupt)
+    second = when(lambda: not first.is_alive(), lambda: (time.sleep(1), interrupt()))
+    began = time.monotonic()
+    assert sweep(path) == os.EX_TEMPFAIL
+    first.join()
+    second.join()
+    assert time.monotonic() - began < DEADLINE  # when they would have given up waiting
+    assert list(begun_jobs().values()) == [0, 0]
+    assert not any(SweepFolder(Path("out")).is_running(job) for job in begun_jobs())
+    assert load("out").status.tolist() == ["missing"] * 3
+    (tmp_path / "met" / "enough").touch()
+    assert sweep(path) == 0
+    assert load("out").attempts.tolist() == [1] * 3
+
+
+def test_cells_say_that_they_run(tmp_path):
+    """Looked at from beside the sweep, while two jobs of three run."""
+    path, seen = meeting(tmp_path), []
+
+    def look() -> None:
+        seen.extend(load("out").status)
+        (tmp_path / "met" / "enough").touch()
+
+    thread = when(met(2), look)
+    assert sweep(path) == 0
+    thread.join()
+    assert sorted(seen) == ["missing", "running", "running"]

@@ -131,6 +131,13 @@ def test_names_tell_jobs_apart_and_stay():
     assert whole.name != part.name
 
 
+def test_an_ordinary_run_is_another_job_than_a_replica():
+    """It could not go on from the checkpoint of the other."""
+    (replica,), (ordinary,) = (pack(FIRST, cells(), lambda _: Verdict(1, "", alone)) for alone in (True, False))  # noqa: B023
+    assert (replica.settings is None, ordinary.settings is None) == (False, True)
+    assert replica.name != ordinary.name
+
+
 FEW = st.sampled_from([0, 1, 2])
 
 

@@ -180,7 +180,22 @@ def test_wandb_changes_no_cell(plan):
     }
 
 
-def test_a_hundred_thousand_cells_in_a_thousand_groups(plan):
+def test_kept_jobs_follow_the_options_that_give_their_cells(plan):
+    """The base said 20 steps; now it says 30 and the sweep sets 20: the same cells, by other arguments."""
+    job = plan(at_once=1).new[1]
+    plan.folder.write_job(job)
+    plan.folder.count_attempt(job.name)
+    config = plan.source / "base.yaml"
+    assert "max_steps: 20\n" in config.read_text()
+    plan.sweep = read_sweep(write_sweep(plan.source, grid=GRID, seeds=2, options={"trainer.max_steps": 20}))
+    config.write_text(config.read_text().replace("max_steps: 20\n", "max_steps: 30\n"))
+    (kept,) = plan.again(at_once=1).begun
+    assert (kept.name, kept.cells, kept.replicated) == (job.name, job.cells, job.replicated)
+    assert kept.arguments == ["--trainer.max_steps=20", *job.arguments]
+
+
+@pytest.mark.parametrize("seeds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_many_cells(seeds, plan):
     """Few configs are resolved, and one structure is built, whatever the number of cells."""
     grid = {
         "trainer.max_steps": list(range(10, 20)),
@@ -188,7 +203,7 @@ def test_a_hundred_thousand_cells_in_a_thousand_groups(plan):
         "data.eval_batch_size": list(range(100, 110)),
         "model.label_noise.p": [level / 10 for level in range(10)],
     }
-    sweep = read_sweep(write_sweep(plan.source, grid=grid, seeds=10))
+    sweep = read_sweep(write_sweep(plan.source, grid=grid, seeds=seeds))
     read = ConfigReader(sweep)
     calls = []
 
@@ -197,6 +212,6 @@ def test_a_hundred_thousand_cells_in_a_thousand_groups(plan):
         return read(options)
 
     found = make_plan(sweep, counted, plan.folder, Resources(4, 8e9, gpu=False))
-    assert (len(found.cells.cells), len(found.new)) == (100_000, 1_000)
-    assert {len(job.cells) for job in found.new} == {100}
-    assert len(calls) == 1 + 5 * 9 + 1
+    assert (len(found.cells.cells), len(found.new)) == (10_000 * seeds, 1_000)
+    assert {len(job.cells) for job in found.new} == {10 * seeds}
+    assert len(calls) == 1 + 4 * 9 + (seeds - 1) + 1

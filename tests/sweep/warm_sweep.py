@@ -24,8 +24,9 @@ def run(args: list[str]) -> None:
     os._exit(0)
 
 
-for line in sys.stdin:
-    if (child := os.fork()) == 0:
-        run(json.loads(line))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+if __name__ == "__main__":
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            run(json.loads(line))
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

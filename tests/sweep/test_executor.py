@@ -1,0 +1,72 @@
+"""What jobs can count on, and how the local executor shares it out."""
+
+import pytest
+import torch
+
+from lnsgd.sweep import executor as executors
+from lnsgd.sweep import local
+from lnsgd.sweep.executor import machine_memory
+from lnsgd.sweep.local import LocalExecutor
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with so many cores and GPUs, 100 GB, and 10 GB on each GPU."""
+
+    def give(cores: int, gpus: int, visible: str | None = None) -> None:
+        monkeypatch.setattr(local, "_cores", lambda: cores)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(local, "machine_memory", lambda: 100e9)
+        monkeypatch.setattr(local, "gpu_memory", lambda: 10e9)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return give
+
+
+# Cores, GPUs; workers, memory; jobs at once, memory of each in GB.
+SHARES = {
+    "cpu": (8, 0, None, None, 4, 17.5),
+    "one-core": (1, 0, None, None, 1, 70.0),
+    "workers": (8, 0, 2, None, 2, 35.0),
+    "memory": (8, 0, 2, 30.0, 2, 15.0),
+    "gpus": (8, 3, None, None, 6, 3.5),
+    "fewer-than-gpus": (8, 3, 2, None, 2, 7.0),
+    "uneven": (8, 3, 4, 8.0, 4, 4.0),
+}
+
+
+@pytest.mark.parametrize(("cores", "gpus", "workers", "memory", "at_once", "each"), SHARES.values(), ids=SHARES)
+def test_what_there_is_is_shared(cores, gpus, workers, memory, at_once, each, machine):
+    machine(cores, gpus)
+    found = LocalExecutor(workers, memory).resources()
+    assert (found.at_once, found.gpu) == (at_once, gpus > 0)
+    assert found.memory == pytest.approx(each * 1e9)
+
+
+# Cores, GPUs, CUDA_VISIBLE_DEVICES, workers, jobs: threads and GPU of each place.
+PLACES = {
+    "cpu": (8, 0, None, 2, 9, [(4, None)] * 2),
+    "fewer-jobs": (8, 0, None, 4, 1, [(8, None)]),
+    "more-workers-than-cores": (2, 0, None, 3, 9, [(1, None)] * 3),
+    "gpus-in-turn": (8, 2, None, 3, 9, [(2, "0"), (2, "1"), (2, "0")]),
+    "some-visible": (8, 2, "4,7", 2, 9, [(4, "4"), (4, "7")]),
+}
+
+
+@pytest.mark.parametrize(("cores", "gpus", "visible", "workers", "jobs", "places"), PLACES.values(), ids=PLACES)
+def test_jobs_have_threads_and_gpus(cores, gpus, visible, workers, jobs, places, machine):
+    machine(cores, gpus, visible)
+    found = LocalExecutor(workers)._places(jobs)
+    assert [(place.threads, place.gpu) for place in found] == places
+
+
+def test_a_container_has_the_memory_that_it_is_allowed(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(executors, "_CGROUP_LIMIT", limit)
+    installed = machine_memory()
+    assert installed > 1e8
+    for says, memory in (("max\n", installed), ("12345\n", 12345.0), (f"{10**18}\n", installed)):
+        limit.write_text(says)
+        assert machine_memory() == memory
