@@ -14,6 +14,7 @@ from rich.table import Table
 from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import read_sweep
+from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
 from lnsgd.sweep.table import COLUMNS, failed_jobs, load, load_trajectories, write_planned
 
 # More rows are only written to files.
@@ -53,7 +54,7 @@ def _sweep(options: Namespace) -> int:
     wanted = read_sweep(options.sweep)
     if options.retries < 0:
         raise ValueError(f"--retries {options.retries}; give 0 or more")
-    executor = make_executor(options.executor, options.workers, options.memory)
+    executor = make_executor(options.executor, options.workers, options.memory, read_slurm_options(options))
     folder = SweepFolder(options.out or Path("runs") / "sweeps" / wanted.name)
     RunFolder(folder.path).check_writable()
     if not options.dry_run:
@@ -64,6 +65,8 @@ def _sweep(options: Namespace) -> int:
     plan = make_plan(wanted, reader, folder, resources, again)
     show_plan(wanted, plan, resources, console)
     if options.dry_run:
+        if text := executor.handed_over(folder, len(plan.jobs)) if plan.jobs else "":
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
     with folder.working():
         folder.forget(again)
@@ -89,11 +92,13 @@ def _parse_sweep(args: list[str]) -> Namespace:
     parser.add_argument("sweep", type=Path, help="the sweep, such as configs/sweeps/mnist-noise.yaml")
     parser.add_argument("--executor", default="local", help="who runs the jobs: local (the default) or slurm")
     parser.add_argument("--out", type=Path, help="folder (default: runs/sweeps/NAME)")
-    parser.add_argument("--workers", type=int, help="jobs at the same time (default: as fits the machine)")
-    parser.add_argument("--memory", type=float, help="gigabytes that all jobs may take (default: 0.7 of what there is)")
+    parser.add_argument("--workers", type=int, help="jobs at the same time (default: as fits; slurm: 16)")
+    memory = "gigabytes that all jobs may take, with slurm each (default: 0.7 of what there is)"
+    parser.add_argument("--memory", type=float, help=memory)
     parser.add_argument("--retries", type=int, default=1, help="attempts at a job that fails, beyond the first (1)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed for good before")
     parser.add_argument("--dry-run", action="store_true", help="show cells and jobs; run and write nothing")
+    add_slurm_options(parser)
     return parser.parse_args(args)
 
 

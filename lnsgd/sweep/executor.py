@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from lnsgd.sweep.folder import SweepFolder
+from lnsgd.sweep.slurm_options import SlurmOptions
 
 # Where executors are; each is imported when it is asked for.
 EXECUTORS = {"local": "lnsgd.sweep.local.LocalExecutor", "slurm": "lnsgd.sweep.slurm.SlurmExecutor"}
@@ -68,15 +69,26 @@ class Executor(ABC):
             watch: To be called about twice a second: it shows how far the jobs are.
 
         Returns:
-            False where it was interrupted: then all that runs has been stopped, and can go on.
+            False where it was interrupted: then all that runs has been stopped, and can go on; or goes on without
+            this process, where another system runs it.
         """
 
+    def handed_over(self, folder: SweepFolder, jobs: int) -> str:
+        """The text in which a number of jobs is given to another system; empty where this process runs them."""
+        return ""
 
-def make_executor(name: str, workers: int | None, memory: float | None) -> Executor:
+
+def make_executor(name: str, workers: int | None, memory: float | None, slurm: SlurmOptions | None = None) -> Executor:
     """An executor by its name.
 
+    Args:
+        name: A key of `EXECUTORS`.
+        workers: See `Executor`.
+        memory: See `Executor`.
+        slurm: What each job gets, for SLURM only.
+
     Raises:
-        ValueError: there is none of this name; less than one worker, or no memory.
+        ValueError: there is none of this name; less than one worker, or no memory; options of another executor.
     """
     if name not in EXECUTORS:
         raise ValueError(f"--executor {name}: there is no such executor; choose one of {', '.join(EXECUTORS)}")
@@ -84,15 +96,12 @@ def make_executor(name: str, workers: int | None, memory: float | None) -> Execu
         raise ValueError(f"--workers {workers}; give at least 1")
     if memory is not None and not memory > 0:
         raise ValueError(f"--memory {memory}; give gigabytes > 0")
+    if slurm is not None and name != "slurm":
+        raise ValueError(f"--executor {name} takes no --slurm options; give --executor slurm, or leave them out")
     module, _, kind = EXECUTORS[name].rpartition(".")
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"--executor {name} cannot be used here: there is no module {error.name}; choose another, such as local"
-        ) from error
-    executor: type[Executor] = getattr(found, kind)
-    return executor(workers, memory)
+    executor = getattr(importlib.import_module(module), kind)
+    made: Executor = executor(workers, memory, *([slurm] if name == "slurm" else []))
+    return made
 
 
 def machine_memory() -> float:
