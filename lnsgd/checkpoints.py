@@ -43,5 +43,21 @@ def check_fits(path: Path, module: LightningModule) -> None:
             )
 
 
+def begin_next_epoch(checkpoint: dict[str, Any]) -> None:
+    """Lets a run that is limited by steps go on from the end of an epoch with the first batch of the next, in place.
+
+    Lightning takes such a run (``max_steps`` is set) for one that was stopped within the epoch, and trains another batch
+    in it. A checkpoint that was written within an epoch stays as it is.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    if not epochs["total"]["ready"] == epochs["total"]["started"] == epochs["total"]["processed"]:
+        return
+    for counts in (epochs["total"], epochs["current"]):
+        counts["completed"] = counts["processed"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
+
+
 def _shape(state: dict[str, Any], name: str) -> str:
     return str(tuple(state[name].shape)) if name in state else "missing"

@@ -11,6 +11,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lnsgd import rng
+from lnsgd.checkpoints import begin_next_epoch
 from lnsgd.data.batch import Batch
 from lnsgd.label_noise import LabelNoise, NoNoise
 from lnsgd.loggers.scalars import log_scalars
@@ -218,6 +219,8 @@ class SupervisedModule(LightningModule):
         saved = checkpoint.get("train_totals", [])
         if self._trainer is None:
             return
+        if self.trainer.max_steps != -1 and "loops" in checkpoint:
+            begin_next_epoch(checkpoint)
         # Lightning loads weights before it gives the module its type, and so would round those of 64-true.
         self.trainer.precision_plugin.convert_module(self)
         if not saved:

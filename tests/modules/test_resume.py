@@ -65,6 +65,13 @@ class CheckpointsAt(ModelCheckpoint):
         super().__init__(folder / "checkpoints", filename="{step}", every_n_train_steps=every, save_top_k=-1)
 
 
+class CheckpointsAtEpochEnd(ModelCheckpoint):
+    """Keeps a checkpoint at the end of every epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "checkpoints", filename="{step}", save_top_k=-1)
+
+
 @dataclass
 class Run:
     """A finished run."""
@@ -220,6 +227,35 @@ def test_trained_on_after_max_steps(tmp_path, stop):
     assert first.global_step == stop
     first.save_checkpoint(tmp_path / "stopped.ckpt")
     resume(tmp_path, tmp_path / "stopped.ckpt").assert_same_training(undisturbed("uniform", False))
+
+
+@pytest.mark.parametrize("validated", [True, False], ids=["validated", "not-validated"])
+@pytest.mark.parametrize("stop", [4, 6, 7, 12])
+def test_a_run_limited_by_steps(tmp_path, stop, validated):
+    """Also from the end of an epoch, where Lightning would train one batch more in it."""
+    limit = {"max_epochs": -1, "max_steps": STEPS} | ({} if validated else {"limit_val_batches": 0})
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    expected = result(whole, train(whole, **limit))
+    with pytest.raises(StoppedError):
+        train(stopped, callbacks=(CheckpointsAt(stopped, stop), StopAt(stop + 1)), **limit)
+    resume(stopped, stopped / "checkpoints" / f"step={stop}.ckpt", **limit).assert_same_training(expected)
+
+
+@pytest.mark.parametrize("stop", [6, 12])
+def test_saved_at_the_end_of_an_epoch_and_limited_by_steps(tmp_path, stop):
+    limit = {"max_epochs": -1, "max_steps": STEPS}
+    expected = result(tmp_path / "whole", train(tmp_path / "whole", **limit))
+    stopped = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train(stopped, callbacks=(CheckpointsAtEpochEnd(stopped), StopAt(stop + 2)), **limit)
+    resume(stopped, stopped / "checkpoints" / f"step={stop}.ckpt", **limit).assert_same(expected)
+
+
+def test_trained_on_for_more_steps_after_a_whole_epoch(tmp_path):
+    first = train(tmp_path, max_epochs=-1, max_steps=EPOCH_STEPS)
+    first.save_checkpoint(tmp_path / "ended.ckpt")
+    run = resume(tmp_path, tmp_path / "ended.ckpt", max_epochs=-1, max_steps=STEPS)
+    run.assert_same_training(undisturbed("uniform", False))
 
 
 def test_trained_on_for_more_epochs(tmp_path):
