@@ -46,8 +46,8 @@ def check_fits(path: Path, module: LightningModule) -> None:
 def begin_next_epoch(checkpoint: dict[str, Any]) -> None:
     """Lets a run that is limited by steps go on from the end of an epoch with the first batch of the next, in place.
 
-    Lightning takes such a run (``max_steps`` is set) for one that was stopped within the epoch, and trains another batch
-    in it. A checkpoint that was written within an epoch stays as it is.
+    Lightning takes such a run (``max_steps`` is set) for one that was stopped within the epoch, and trains another
+    batch in it. A checkpoint that was written within an epoch stays as it is.
     """
     loop = checkpoint["loops"]["fit_loop"]
     epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
