@@ -4,6 +4,8 @@ import difflib
 import importlib
 import inspect
 import re
+from argparse import ArgumentParser
+from typing import NoReturn
 
 # Lines in which jsonargparse wraps the cause of an error.
 _WRAPPING = re.compile(
@@ -12,6 +14,14 @@ _WRAPPING = re.compile(
     r"|Type typing\.Callable.* expects a function or a callable class"
     r"|Validation failed: .*:$)"
 )
+
+
+class CommandParser(ArgumentParser):
+    """Parser of a command that raises its errors as ValueError, and does not print them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError with a hint at the command's help."""
+        raise ValueError(f"{self.prog}: {message}; `{self.prog} --help` shows its options")
 
 
 def one_line(error: BaseException) -> str:

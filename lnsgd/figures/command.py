@@ -1,8 +1,7 @@
 """``lnsgd reproduce``: a figure with its claims, from one command."""
 
-from argparse import ArgumentError, ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -11,21 +10,15 @@ from lnsgd.figures.catalogue import FIGURES
 from lnsgd.figures.claims import Claim, write_claims
 from lnsgd.figures.runner import run_figure
 from lnsgd.figures.summary import write_summary
+from lnsgd.messages import CommandParser
 from lnsgd.run_folder import whole_file
-
-
-class _Parser(ArgumentParser):
-    """Errors are raised, not printed."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ArgumentError(None, message)
 
 
 def reproduce(args: list[str]) -> None:
     """Trains what is missing, prints the table and the claims, draws the figure, says where everything is.
 
     Raises:
-        ArgumentError, ValueError: an unknown figure or scale, or no seeds.
+        ValueError: an unknown figure or scale, or no seeds.
     """
     console = Console()
     options = _parse(args)
@@ -52,7 +45,9 @@ def reproduce(args: list[str]) -> None:
 
 
 def _parse(args: list[str]) -> Namespace:
-    parser = _Parser("lnsgd reproduce", description="Reproduce a figure of a paper; `lnsgd reproduce list` lists them.")
+    parser = CommandParser(
+        "lnsgd reproduce", description="Reproduce a figure of a paper; `lnsgd reproduce list` lists them."
+    )
     parser.add_argument("figure", choices=["list", *FIGURES])
     parser.add_argument("--scale", default="ci", help="ci (seconds, the default) or paper")
     parser.add_argument("--seeds", type=int, help="seeds of each arm (default: as fits the scale)")

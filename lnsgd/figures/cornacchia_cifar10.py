@@ -13,7 +13,7 @@ from rich.table import Table
 from lnsgd.figures.claims import Claim, judge
 from lnsgd.figures.figure import Figure, Runs, Scale
 from lnsgd.figures.results import config, epochs, last_by_layer, measured
-from lnsgd.figures.style import BLUE, GREEN, ORANGE, draw_band, mark_paper, plain
+from lnsgd.figures.style import BLUE, GREEN, ORANGE, draw_band, label_beside, mark_paper, plain
 from lnsgd.run_folder import RunFolder
 
 STANDARD, SMOOTH, NOISY = "p = 0", "smoothing 0.1", "label noise 0.1"
@@ -239,16 +239,7 @@ def _mark_paper(axis: Axes, last: int, papers_run: bool) -> None:
         color = LINES[arm]["color"]
         axis.plot(last, number, "*", color=color, markersize=15, markeredgecolor="black", clip_on=False, zorder=3)
         label = f"paper\n{number} %" if papers_run else f"paper, fully\ntrained\n{number} %"
-        axis.annotate(
-            label,
-            (1, number),
-            xycoords=("axes fraction", "data"),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            fontsize=9,
-        )
+        label_beside(axis, number, label, color)
 
 
 FIGURE = Figure(

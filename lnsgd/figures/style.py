@@ -47,6 +47,11 @@ def plain(axis: Axes) -> None:
 def mark_paper(axis: Axes, number: float, label: str, color: str) -> None:
     """A dotted line at a number that the paper gives, with its label to the right of the axis."""
     axis.axhline(number, color=color, linestyle=":", linewidth=1.2)
+    label_beside(axis, number, label, color)
+
+
+def label_beside(axis: Axes, number: float, label: str, color: str) -> None:
+    """A label to the right of the axis, at the height of a number."""
     axis.annotate(
         label,
         (1, number),

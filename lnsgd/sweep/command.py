@@ -3,14 +3,15 @@
 import os
 import shutil
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from lnsgd.messages import CommandParser
 from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import read_sweep
@@ -19,13 +20,6 @@ from lnsgd.sweep.table import COLUMNS, failed_jobs, load, load_trajectories, wri
 
 # More rows are only written to files.
 _ROWS = 40
-
-
-class _Parser(ArgumentParser):
-    """Errors are raised, not printed."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; `{self.prog} --help` shows its options")
 
 
 def sweep(args: list[str]) -> None:
@@ -88,7 +82,7 @@ def _sweep(options: Namespace) -> int:
 
 
 def _parse_sweep(args: list[str]) -> Namespace:
-    parser = _Parser("lnsgd sweep", description="Run every cell of a grid; called again, only what is missing.")
+    parser = CommandParser("lnsgd sweep", description="Run every cell of a grid; called again, only what is missing.")
     parser.add_argument("sweep", type=Path, help="the sweep, such as configs/sweeps/mnist-noise.yaml")
     parser.add_argument("--executor", default="local", help="who runs the jobs: local (the default) or slurm")
     parser.add_argument("--out", type=Path, help="folder (default: runs/sweeps/NAME)")
@@ -108,7 +102,7 @@ def table(args: list[str]) -> None:
     Raises:
         ValueError: there is no sweep, or an option is wrong.
     """
-    parser = _Parser("lnsgd table", description="The table of a sweep, a row for each cell, at any time.")
+    parser = CommandParser("lnsgd table", description="The table of a sweep, a row for each cell, at any time.")
     parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/sweeps/mnist-noise")
     parser.add_argument("--csv", type=Path, help="write the table to this file; - for standard output")
     parser.add_argument("--trajectories", type=Path, help="write all measured numbers to this Parquet file")

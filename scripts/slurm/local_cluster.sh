@@ -5,8 +5,9 @@
 #   scripts/slurm/local_cluster.sh up [DIR] [--install]     # then: export SLURM_CONF=DIR/slurm.conf
 #   scripts/slurm/local_cluster.sh down [DIR]
 #
-# DIR is /tmp/lnsgd-slurm by default. --install installs what is missing. Partitions: main, and high, whose jobs preempt
-# those of main, which get 20 seconds to save themselves and are queued again.
+# DIR is lnsgd-slurm in the system's folder for temporary files by default. --install installs what is missing.
+# Partitions: main, and high, whose jobs preempt those of main, which get 20 seconds to save themselves and are queued
+# again.
 set -euo pipefail
 
 packages="slurmctld slurmd slurm-client munge"
@@ -149,7 +150,7 @@ for argument in "$@"; do
         arguments+=("$argument")
     fi
 done
-dir=$(realpath -m "${arguments[1]:-/tmp/lnsgd-slurm}")
+dir=$(realpath -m "${arguments[1]:-${TMPDIR:-/tmp}/lnsgd-slurm}")
 export SLURM_CONF=$dir/slurm.conf
 case ${arguments[0]:-} in
 up) up ;;

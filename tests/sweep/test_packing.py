@@ -86,7 +86,10 @@ def test_memory_bounds_a_job_and_seeds_stay_together():
 
 def test_what_cannot_be_a_replica_runs_alone_and_says_why():
     verdicts = {"[5]": Verdict(100, "fits"), "[6]": Verdict(1, "batch normalization")}
-    judge = lambda cell: verdicts[str(cell.changes.get(WIDTH, [5]))]  # noqa: E731
+
+    def judge(cell: Cell) -> Verdict:
+        return verdicts[str(cell.changes.get(WIDTH, [5]))]
+
     jobs = pack(FIRST, cells(widths=[(5,), (6,)], seeds=range(3)), judge)
     assert [(len(job.cells), job.settings is None, job.reason) for job in jobs] == [
         (3, False, "fits"),
