@@ -1,7 +1,6 @@
 """``lnsgd sweep`` and ``lnsgd table``."""
 
 import os
-import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,11 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lnsgd.messages import CommandParser
-from lnsgd.run_folder import RunFolder, whole_file
-from lnsgd.sweep.folder import SweepFolder
-from lnsgd.sweep.grid import read_sweep
+from lnsgd.run_folder import whole_file
 from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
-from lnsgd.sweep.table import COLUMNS, failed_jobs, load, load_trajectories, write_planned
+from lnsgd.sweep.table import COLUMNS, load, load_trajectories
 
 # More rows are only written to files.
 _ROWS = 40
@@ -39,43 +36,25 @@ def sweep(args: list[str]) -> None:
 
 def _sweep(options: Namespace) -> int:
     # Here, because they import what a run needs, which takes seconds.
-    from lnsgd.sweep.display import Board, failed_cells, show_plan
+    from lnsgd.sweep.display import failed_cells
     from lnsgd.sweep.executor import make_executor
-    from lnsgd.sweep.plan import make_plan
-    from lnsgd.sweep.resolve import ConfigReader
+    from lnsgd.sweep.run import run_sweep
 
     console = Console()
-    wanted = read_sweep(options.sweep)
     if options.retries < 0:
         raise ValueError(f"--retries {options.retries}; give 0 or more")
+    out = options.out or Path("runs") / "sweeps" / options.sweep.stem
     executor = make_executor(options.executor, options.workers, options.memory, read_slurm_options(options))
-    folder = SweepFolder(options.out or Path("runs") / "sweeps" / wanted.name)
-    RunFolder(folder.path).check_writable()
-    if not options.dry_run:
-        executor.prepare()
-    resources = executor.resources()
-    reader = ConfigReader(wanted)
-    again = failed_jobs(folder) if options.retry_failed else []
-    plan = make_plan(wanted, reader, folder, resources, again)
-    show_plan(wanted, plan, resources, console)
+    ended = run_sweep(
+        options.sweep, out, executor, console, options.retries, options.retry_failed, dry_run=options.dry_run
+    )
     if options.dry_run:
-        if text := executor.handed_over(folder, len(plan.jobs)) if plan.jobs else "":
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
-    with folder.working():
-        folder.forget(again)
-        write_planned(folder, plan.cells.cells)
-        with whole_file(folder.sweep) as part:
-            shutil.copyfile(options.sweep, part)
-        for spec in plan.jobs:
-            folder.write_job(spec)
-        with Board(folder, plan.jobs, console) as board:
-            ended = executor.run(folder, [spec.name for spec in plan.jobs], options.retries, board.watch)
-    table = load(folder.path)
+    table = load(out)
     console.print(summary(table), highlight=False)
     if (table.status == "failed").any():
         console.print(failed_cells(table))
-    console.print(f"Table: lnsgd table {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"Table: lnsgd table {out}", highlight=False, soft_wrap=True)
     if not ended:
         return os.EX_TEMPFAIL
     return int(table.status.isin(["failed", "missing", "running"]).any())
