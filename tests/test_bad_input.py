@@ -81,6 +81,7 @@ OPTIONS = {
     "subset-empty": (["--data.subset", "0"], ("subset = 0", "1 to 10000")),
     "subset-too-large": (["--data.subset", "10001"], ("subset = 10001", "1 to 10000")),
     "no-such-class-of-digits": (["--data.classes", "[3, 12]"], ("classes = [3, 12]", "[0, 1, 2")),
+    "class-in-two-lists": (["--data.classes", "[[3, 4], [4]]"], ("classes = [[3, 4], [4]]", "none in common")),
     "devices-zero": (["--trainer.devices", "0"], ("trainer.devices = 0", "give 1 to")),
     "devices-too-many": (["--trainer.devices", "100000"], ("trainer.devices = 100000", "give 1 to")),
     "devices-all-cpus": (["--trainer.devices", "-1"], ("trainer.devices = -1", "give 1 to")),
@@ -95,6 +96,10 @@ OPTIONS = {
         ("0", "integer >= 1"),
     ),
     # Things that do not fit together.
+    "centered-and-standardized": (
+        ["--data.center", "true", "--data.standardize", "true"],
+        ("standardize = True and center = True", "set one of them to false"),
+    ),
     "smoothing-with-hinge": (
         ["--model.label_noise", "LabelSmoothing", "--model.label_noise.p", "0.1", "--model.loss", "HingeLoss"],
         ("HingeLoss", "LabelSmoothing", "choose another"),

@@ -49,20 +49,30 @@ class LabelledTensors:
         return LabelledTensors(self.pool.to(device), self.labels.to(device), self.rows)
 
 
-def keep_classes(data: LabelledTensors, classes: Sequence[int]) -> LabelledTensors:
+def keep_classes(data: LabelledTensors, classes: Sequence[int | Sequence[int]]) -> LabelledTensors:
     """Only the given classes, relabelled 0, 1, … in the given order.
 
+    Args:
+        data: With class labels.
+        classes: Each a class, or a list of classes that become one.
+
     Raises:
-        ValueError: fewer than two classes, a repeated one, or one that the data does not have.
+        ValueError: fewer than two entries, an empty list, a class that is given twice or that the data does not have.
     """
+    groups = [list(entry) if isinstance(entry, Sequence) else [entry] for entry in classes]
+    kept = [old for group in groups for old in group]
     present = set(data.labels.unique().tolist())
-    if len(set(classes)) < 2 or len(set(classes)) < len(classes) or not set(classes) <= present:
-        raise ValueError(f"classes = {list(classes)}; give two or more different ones of {sorted(present)}")
+    if len(groups) < 2 or not all(groups) or len(set(kept)) < len(kept) or not set(kept) <= present:
+        given = [list(entry) if isinstance(entry, Sequence) else entry for entry in classes]
+        raise ValueError(
+            f"classes = {given}; give two or more different ones of {sorted(present)}, or lists of them that become "
+            "one class each and have none in common"
+        )
     new_label = torch.full((int(data.labels.max()) + 1,), -1)
-    new_label[list(classes)] = torch.arange(len(classes))
+    for new, group in enumerate(groups):
+        new_label[group] = new
     relabelled = new_label[data.labels]
-    kept = relabelled >= 0
-    return data.with_labels(relabelled)[kept.nonzero()[:, 0]]
+    return data.with_labels(relabelled)[(relabelled >= 0).nonzero()[:, 0]]
 
 
 def draw_subset(data: LabelledTensors, size: int, seed: int) -> LabelledTensors:

@@ -21,6 +21,7 @@ from lnsgd.measures.implicit_regularizer import implicit_regularizer
 from lnsgd.measures.largest_output import largest_output
 from lnsgd.measures.margin import Margins, margins
 from lnsgd.measures.minimal_regularizer import minimal_regularizer
+from lnsgd.measures.norm_products import NormProducts, norm_products
 from lnsgd.measures.norm_step import NormStep, TensorStep, change_of_square, norm_step
 from lnsgd.measures.performance import Performance, performance
 from lnsgd.measures.polyline import polyline
@@ -50,6 +51,7 @@ __all__ = [
     "Margins",
     "Method",
     "NonFiniteError",
+    "NormProducts",
     "NormStep",
     "Performance",
     "Share",
@@ -82,6 +84,7 @@ __all__ = [
     "largest_output",
     "margins",
     "minimal_regularizer",
+    "norm_products",
     "norm_step",
     "observe",
     "performance",

@@ -55,7 +55,7 @@ def measuring(**schedule):
         DistanceFromInit(**schedule),
         HessianTrace(**data, **schedule, noisy_labels=True, max_overhead=None),
         Performance(**data, **schedule),
-        WeightNorms(**schedule),
+        WeightNorms(spectral=True, **schedule),
         DeadNeurons(**data, **schedule),
         LargestOutput(**data, **schedule),
         Margin(**data, **schedule),

@@ -86,10 +86,28 @@ def test_keep_classes_equals_a_plain_loop(classes):
     assert kept.labels.dtype == torch.int64
 
 
-@pytest.mark.parametrize("classes", [[], [3], [3, 3], [3, 4, 3], [3, 10], [-1, 3]], ids=str)
+@pytest.mark.parametrize(
+    "classes",
+    [[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], ((9, 0), (4,)), (7, [2, 1]), [[3], [8]]],
+    ids=str,
+)
+def test_a_list_of_classes_becomes_one(classes):
+    kept = keep_classes(numbered(57), classes)
+    groups = [[entry] if isinstance(entry, int) else entry for entry in classes]
+    expected = [(i, new) for i in range(57) for new, group in enumerate(groups) if i % CLASSES in group]
+    assert list(zip(ids(kept), kept.labels.tolist())) == expected
+    assert kept.labels.dtype == torch.int64
+
+
+WRONG_LISTS = [[[0, 1]], [[0, 1], []], [[0, 1], [1, 2]], [[0, 1], 1], [[0, 0], 1], [[0, 10], 1], [[], []]]
+
+
+@pytest.mark.parametrize("classes", [[], [3], [3, 3], [3, 4, 3], [3, 10], [-1, 3], *WRONG_LISTS], ids=str)
 def test_keep_classes_refuses(classes):
-    with pytest.raises(ValueError, match=r"classes = .*two or more different ones of \[0, 1, 2"):
+    with pytest.raises(ValueError, match=r"two or more different ones of \[0, 1, 2.*, or lists of them") as error:
         keep_classes(numbered(57), classes)
+    assert str(error.value).startswith(f"classes = {classes}; ")
+    assert "\n" not in str(error.value)
 
 
 # --- draw_subset ---
