@@ -13,6 +13,11 @@ from lnsgd.figures.cornacchia_norm_step import FIGURE as CORNACCHIA_NORM_STEP
 from lnsgd.figures.cornacchia_pure_noise import FIGURE as CORNACCHIA_PURE_NOISE
 from lnsgd.figures.cornacchia_sparsity_curve import FIGURE as CORNACCHIA_SPARSITY_CURVE
 from lnsgd.figures.figure import Figure
+from lnsgd.figures.nagarajan_label_noise import FIGURE as NAGARAJAN_LABEL_NOISE
+from lnsgd.figures.nagarajan_noise import FIGURE as NAGARAJAN_NOISE
+from lnsgd.figures.nagarajan_norms import FIGURE as NAGARAJAN_NORMS
+from lnsgd.figures.nagarajan_samples import FIGURE as NAGARAJAN_SAMPLES
+from lnsgd.figures.nagarajan_width import FIGURE as NAGARAJAN_WIDTH
 from lnsgd.figures.sharpness_clusters import FIGURE as SHARPNESS_CLUSTERS
 from lnsgd.figures.sharpness_flow import FIGURE as SHARPNESS_FLOW
 from lnsgd.figures.sharpness_rank_one import FIGURE as SHARPNESS_RANK_ONE
@@ -29,6 +34,11 @@ FIGURES: dict[str, Figure] = {
         CORNACCHIA_CIFAR10,
         CORNACCHIA_SPARSITY_CURVE,
         CORNACCHIA_NORM_STEP,
+        NAGARAJAN_WIDTH,
+        NAGARAJAN_SAMPLES,
+        NAGARAJAN_NOISE,
+        NAGARAJAN_NORMS,
+        NAGARAJAN_LABEL_NOISE,
         BLANC_MATRIX_SENSING,
         BLANC_RELU_1D,
         BLANC_SINGLE_POINT,

@@ -32,7 +32,9 @@ def reproduce(args: list[str]) -> None:
     if seeds < 1:
         raise ValueError(f"--seeds {seeds}; give at least 1")
     out = options.out or Path("runs") / "reproduce" / f"{figure.name}-{options.scale}"
-    runs = run_figure(figure, options.scale, seeds, out, console)
+    if options.workers is not None and not figure.swept:
+        raise ValueError(f"--workers {options.workers}: {figure.name} is no sweep; leave it out")
+    runs = run_figure(figure, options.scale, seeds, out, console, options.workers)
     claims = figure.claims(runs)
     write_claims(claims, out / "claims.json")
     with whole_file(out / f"{figure.name}.png") as part:
@@ -52,6 +54,7 @@ def _parse(args: list[str]) -> Namespace:
     parser.add_argument("--scale", default="ci", help="ci (seconds, the default) or paper")
     parser.add_argument("--seeds", type=int, help="seeds of each arm (default: as fits the scale)")
     parser.add_argument("--out", type=Path, help="folder (default: runs/reproduce/FIGURE-SCALE)")
+    parser.add_argument("--workers", type=int, help="jobs at the same time, of figures that are sweeps (as fits)")
     return parser.parse_args(args)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure as Picture
@@ -26,11 +27,14 @@ class Scale:
         seeds: Number of seeds of each arm.
         options: Command-line options of every run.
         arms: For each arm, further options that hold at this scale only.
+        grids: For each arm that there is at this scale, a grid: options, by their names without dashes, and the values
+            of which every combination is trained. Where there are none, each arm is one run.
     """
 
     seeds: int
     options: Sequence[str] = ()
     arms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    grids: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,8 @@ class Figure:
 
     A figure is made of training runs (``config`` and ``arms``) or computed without any (``compute``).
     The table that is computed is kept as the ``measures.parquet`` of the one arm `COMPUTED`, with a column
-    ``seed`` before its own, so that claims and picture are made from what is on disk in either case.
+    ``seed`` before its own, so that claims and picture are made from what is on disk in either case. Where scales have
+    grids, every arm is a sweep, and its folder that of a sweep, with all that `lnsgd.sweep.load` reads.
 
     Attributes:
         name: Its ID on the command line.
@@ -55,7 +60,7 @@ class Figure:
         table: What is printed besides the claims, if anything.
 
     Raises:
-        ValueError: neither training runs nor something to compute, or both.
+        ValueError: neither training runs nor something to compute, or both; grids at some scales only.
     """
 
     name: str
@@ -73,6 +78,17 @@ class Figure:
         given = (self.config is not None, bool(self.arms), self.compute is not None)
         if given not in ((True, True, False), (False, False, True)):
             raise ValueError(f"figure {self.name}: give config and arms, or compute in their place")
+        if len({bool(scale.grids) for scale in self.scales.values()}) > 1:
+            raise ValueError(f"figure {self.name}: give grids at all scales, or at none")
+
+    @property
+    def swept(self) -> bool:
+        """Whether every arm is a sweep."""
+        return any(scale.grids for scale in self.scales.values())
+
+    def arms_at(self, scale: str) -> list[str]:
+        """The arms that there are at a scale."""
+        return list(self.scales[scale].grids or self.arms or (COMPUTED,))
 
     def config_path(self, arm: str) -> Path:
         """The config of an arm as shipped with the package."""

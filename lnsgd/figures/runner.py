@@ -12,17 +12,21 @@ from rich.console import Console
 from rich.progress import track
 
 from lnsgd import __version__
-from lnsgd.figures.figure import COMPUTED, Figure
+from lnsgd.figures.figure import Figure
 from lnsgd.figures.seed_runs import seed_run, unite
+from lnsgd.figures.sweeps import run_grid
 from lnsgd.run_folder import RunFolder, whole_file
 
 
-def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Console) -> dict[str, RunFolder]:
+def run_figure(
+    figure: Figure, scale: str, seeds: int, out: Path, console: Console, workers: int | None = None
+) -> dict[str, RunFolder]:
     """Trains what is missing: one arm after the other, all seeds of an arm as replicas of one run.
 
     Where the figure says that its arms are not replicated, the seeds of an arm are trained one after the other, each
-    in ``out/<arm>/seed-<s>``, and then united in the arm's folder (`lnsgd.figures.seed_runs.unite`). A figure that
-    trains nothing is computed instead, seed by seed.
+    in ``out/<arm>/seed-<s>``, and then united in the arm's folder (`lnsgd.figures.seed_runs.unite`). Where it has
+    grids, every arm is a sweep (`lnsgd.figures.sweeps.run_grid`). A figure that trains nothing is computed instead,
+    seed by seed.
 
     Args:
         figure: The figure.
@@ -30,12 +34,14 @@ def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Conso
         seeds: Number of seeds of each arm, from 0 on.
         out: Folder of the figure; an arm's run is in ``out/<arm>``.
         console: Where progress is told.
+        workers: Jobs of a sweep at the same time; by default as many as fit.
 
     Raises:
-        ValueError: ``out`` holds runs with other settings.
+        ValueError: ``out`` holds runs with other settings; a cell of a sweep failed.
+        SystemExit: it was interrupted, code 75.
     """
     _claim_folder(figure, scale, seeds, out)
-    runs = {arm: RunFolder(out / _folder_name(arm)) for arm in figure.arms or (COMPUTED,)}
+    runs = {arm: RunFolder(out / _folder_name(arm)) for arm in figure.arms_at(scale)}
     for number, (arm, run) in enumerate(runs.items(), 1):
         state = _state(run, "computing" if figure.compute else "training")
         console.print(f"[bold]{figure.name}[/bold] {number}/{len(runs)}: {arm}, {seeds} seeds ({state})")
@@ -43,6 +49,8 @@ def run_figure(figure: Figure, scale: str, seeds: int, out: Path, console: Conso
             continue
         if figure.compute:
             _compute(figure, seeds, run, console)
+        elif figure.swept:
+            run_grid(figure, scale, arm, seeds, run, console, workers)
         elif figure.replicated:
             _train(figure, scale, arm, run, ["--replicas.seeds", str(seeds)])
         else:
@@ -98,6 +106,7 @@ def _claim_folder(figure: Figure, scale: str, seeds: int, out: Path) -> None:
         "seeds": seeds,
         "configs": {arm: figure.config_path(arm).read_text() for arm in figure.arms},
         "arms": {arm: figure.options(scale, arm) for arm in figure.arms},
+        **({"grids": figure.scales[scale].grids} if figure.swept else {}),
     }
     RunFolder(out).check_writable()
     path = out / "settings.json"

@@ -43,6 +43,10 @@ def _cost(runs: Runs) -> str:
     ended = [json.loads(run.finished.read_text()) for run in runs.values()]
     took = f"{sum(seconds(run) for run in runs.values()):.0f} s"
     versions = f"lnsgd {__version__}, torch {ended[0]['versions']['torch']}"
+    if "jobs" in ended[0]:  # sweeps
+        at_once = ended[0]["jobs_at_once"]
+        took += f" in {sum(sweep['jobs'] for sweep in ended):,} jobs"
+        return f"{took} on {ended[0]['device']}, {at_once} at a time ({versions})"
     if "steps" in ended[0]:  # it was trained
         took += f" for {sum(run['steps'] for run in ended):,} steps of every seed"
         versions += f", numba {version('numba')}"

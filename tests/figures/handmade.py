@@ -1,13 +1,16 @@
-"""Run folders written by hand: what a figure reads, without training."""
+"""Run folders and sweeps written by hand: what a figure reads, without training."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lnsgd.run_folder import RunFolder
+from lnsgd.sweep.folder import SweepFolder
+from lnsgd.sweep.table import COLUMNS
 
 # A measured number: measure, split, layer.
 Name = tuple[str, str, str]
@@ -37,4 +40,38 @@ def handmade(
     ]
     pd.DataFrame(rows).to_parquet(run.measures)
     run.finished.write_text(json.dumps({"seconds": 1.0, "steps": int(steps[-1])}))
+    return run
+
+
+def handmade_sweep(
+    folder: Path,
+    cells: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]],
+    statuses: Mapping[int, str] | None = None,
+    trajectories: Sequence[tuple[int, int, str, str, str, float]] = (),
+) -> RunFolder:
+    """The folder of a finished sweep.
+
+    Args:
+        folder: Where.
+        cells: Options and final measures of each cell.
+        statuses: Of cells that are not done, by their number.
+        trajectories: Number of a cell, step, split, measure, layer and value of each measurement.
+    """
+    sweep = SweepFolder(folder)
+    sweep.planned.parent.mkdir(parents=True, exist_ok=True)
+    options = [json.dumps(dict(chosen)) for chosen, _ in cells]
+    planned = pd.DataFrame({"cell": [f"cell{i}" for i in range(len(cells))], "options": options})
+    planned.to_parquet(sweep.planned)
+    always = {**dict.fromkeys(COLUMNS), "steps": 10, "seconds": 0.5, "device": "abacus", "torch": "2.0", "job": "one"}
+    rows = [{**always, "status": (statuses or {}).get(i, "done"), **measures} for i, (_, measures) in enumerate(cells)]
+    sweep.piece("one").parent.mkdir(parents=True)
+    pd.concat([planned, pd.DataFrame(rows).astype(COLUMNS)], axis=1).to_parquet(sweep.piece("one"))
+    names = ["cell", "step", "split", "measure", "layer", "value"]
+    table = pd.DataFrame(trajectories, columns=names).assign(epoch=0, stderr=float("nan"))
+    table["cell"] = [f"cell{number}" for number in table.cell]
+    sweep.trajectories("one").parent.mkdir(parents=True)
+    table.to_parquet(sweep.trajectories("one"))
+    ended = {"seconds": 4.5, "jobs": 3, "jobs_at_once": 2, "device": "abacus", "versions": {"torch": "2.0"}}
+    run = RunFolder(folder)
+    run.finished.write_text(json.dumps(ended))
     return run

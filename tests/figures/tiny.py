@@ -130,3 +130,14 @@ def hand_made_run(
     ended = {"steps": steps, "seconds": seconds, "device": "abacus", "threads": 2, "versions": {"torch": "2.0"}}
     run.finished.write_text(json.dumps(ended))
     return run
+
+
+def swept_figure(folder: Path, **changes: Any) -> Figure:
+    """A figure whose only arm is a sweep over widths and sample sizes."""
+    config = folder / "swept.yaml"
+    config.write_text(CONFIG.replace("replicas: {seeds: 1}\n", "").replace("max_epochs: 2", "max_steps: 20"))
+    scales = {
+        "ci": Scale(seeds=2, grids={"p = 0": {"model.net.widths": [[6, 4, 1], [6, 8, 1]], "data.subset": [10, 20]}}),
+        "paper": Scale(seeds=2, grids={arm: {"model.net.widths": [[6, 4, 1]]} for arm in ARMS}),
+    }
+    return figure(folder, **{"config": str(config), "scales": scales, **changes})

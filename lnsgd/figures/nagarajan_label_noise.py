@@ -1,0 +1,150 @@
+"""Does label noise, or label smoothing, lengthen the way from the initialization? Beyond Nagarajan and Kolter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from rich.table import Table
+
+from lnsgd.figures.claims import Claim, judge
+from lnsgd.figures.figure import Figure, Runs, Scale
+from lnsgd.figures.nagarajan import COLORS, MARGIN, SETTINGS, C, distances, mean_and_spread
+from lnsgd.figures.style import GREY, plain
+from lnsgd.run_folder import RunFolder
+from lnsgd.sweep import load_trajectories
+
+CONFIG = "figures/nagarajan-label-noise.yaml"
+P = "model.label_noise.p"
+
+SMOOTHING = ["--model.label_noise", "lnsgd.label_noise.LabelSmoothing"]
+SQUARED = ["--model.loss", "lnsgd.losses.SquaredLoss", *SETTINGS[C].options]
+ARMS = {
+    "cross-entropy, label noise": [],
+    "cross-entropy, smoothing": SMOOTHING,
+    "squared loss, label noise": SQUARED,
+    "squared loss, smoothing": [*SQUARED, *SMOOTHING],
+}
+
+# What is looked at: columns of `lengths`.
+FITTED, ENDED = "first fit", "all steps"
+
+# What was expected before anything was run: a random walk adds to the way; soft targets are reached sooner than hard.
+EXPECTED = {"label noise": ("longer", 1.0, None), "smoothing": ("shorter", None, 1.0)}
+
+
+def lengths(run: RunFolder) -> pd.DataFrame:
+    """Cells of an arm with their noise level, and the distance where they first fit, and after all steps.
+
+    A network fits at the first measurement at which it makes no error on the labels of the data; NaN where it never
+    does.
+
+    Returns:
+        Columns ``H``, ``m``, ``seed``, ``p``, ``first fit``, ``all steps``, ``error/test``.
+    """
+    cells = distances(run, {P: "p"}).set_index("cell")
+    measured = load_trajectories(run.path)
+    errors = measured[(measured.measure == "error") & (measured.split == "train")].sort_values("step")
+    fits = errors[errors.value == 0].groupby("cell").step.first().rename("step").reset_index()
+    ways = measured[measured.measure == "distance_from_init"]
+    cells[FITTED] = fits.merge(ways, on=["cell", "step"]).set_index("cell").value
+    cells[ENDED] = cells.r
+    return cells.reset_index()[["H", "m", "seed", "p", FITTED, ENDED, "error/test"]]
+
+
+def relative(cells: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The distances by those of the same network, data and seed without noise: a column for each p."""
+    ways = cells.pivot(index=["H", "m", "seed"], columns="p", values=what)
+    return ways.div(ways[0.0], axis=0)
+
+
+def _claims(runs: Runs) -> list[Claim]:
+    return [claim for arm, run in runs.items() for claim in _of_arm(arm, lengths(run))]
+
+
+def _of_arm(arm: str, cells: pd.DataFrame) -> list[Claim]:
+    expected, low, high = EXPECTED[arm.split(", ")[1]]
+    largest = cells.p.max()
+    where = {FITTED: "where the training error is first 0 (if it ever is)", ENDED: "after all steps"}
+    return [
+        judge(
+            f"{arm}: r(p = {largest:g}) / r(0) {where[what]}, over H, m and seeds",
+            source="beyond Nagarajan & Kolter",
+            paper=f"expected: {expected}",
+            measured=relative(cells, what)[largest].dropna().tolist() or [float("nan")],
+            low=low,
+            high=high,
+        )
+        for what in (FITTED, ENDED)
+    ]
+
+
+def _table(runs: Runs) -> Table:
+    table = Table("arm", "H", "m", "p", "r, first fit", "r, all steps", "test error", title="Mean ± s.d. over seeds")
+    for arm, run in runs.items():
+        for (hidden, m, p), group in lengths(run).groupby(["H", "m", "p"]):
+            numbers = [mean_and_spread(group[what]) for what in (FITTED, ENDED)]
+            error = f"{mean_and_spread(100 * group['error/test'])} %"
+            table.add_row(arm, f"{hidden:,}", f"{m:,}", f"{p:g}", *numbers, error)
+    return table
+
+
+def _draw(runs: Runs) -> Picture:
+    picture = Picture(figsize=(3.6 * len(runs), 6.8), layout="constrained")
+    axes = picture.subplots(2, len(runs), squeeze=False, sharex=True, sharey="row")
+    for (above, below), (arm, run) in zip(axes.T, runs.items()):
+        cells = lengths(run)
+        _draw_ratios(above, relative(cells, FITTED))
+        _draw_ratios(below, relative(cells, ENDED))
+        above.set_title(arm)
+        below.set_xlabel("p")
+    axes[0, 0].set_ylabel("r(p) / r(0) at the first fit")
+    axes[1, 0].set_ylabel("r(p) / r(0) after all steps")
+    axes[0, 0].legend(fontsize=8)
+    return picture
+
+
+def _draw_ratios(axis: Axes, ratios: pd.DataFrame) -> None:
+    """A line for each H and m: mean ± standard deviation over seeds, where at least one seed has a number."""
+    axis.axhline(1, color=GREY, linewidth=1, linestyle=":")
+    hidden: Sequence[int] = ratios.index.unique("H")
+    for line, units in zip(("-", "--", ":"), sorted(hidden), strict=False):
+        for color, (m, of_m) in zip(COLORS, ratios.loc[units].groupby("m"), strict=False):
+            found = of_m.dropna(axis=1, how="all")
+            spread = found.std(ddof=1).fillna(0)
+            style: dict[str, Any] = {"color": color, "linestyle": line, "marker": "o", "markersize": 3.5, "capsize": 2}
+            axis.errorbar(found.columns, found.mean(), spread, label=f"H = {units:,}, m = {m:,}", **style)
+    plain(axis)
+
+
+def _grid(hidden: Sequence[int], examples: Sequence[int], levels: Sequence[float]) -> dict[str, Sequence[object]]:
+    return SETTINGS[MARGIN].grid(hidden, examples, **{P: levels})
+
+
+FIGURE = Figure(
+    name="nagarajan-label-noise",
+    title="Does label noise or smoothing lengthen the way from the initialization? (beyond Nagarajan & Kolter)",
+    config=dict.fromkeys(ARMS, CONFIG),
+    scales={
+        "ci": Scale(
+            seeds=2,
+            options=["--data.source", "sample", "--trainer.max_steps", "1500"],
+            grids={arm: _grid([40], [64, 256], [0.0, 0.2]) for arm in list(ARMS)[2:]},
+        ),
+        "paper": Scale(
+            seeds=3,
+            grids={arm: _grid([160, 40], [64, 256, 1024], [0.0, 0.05, 0.1, 0.2]) for arm in ARMS},
+        ),
+        # For GPUs.
+        "full": Scale(
+            seeds=10,
+            options=["--trainer.max_steps", "100000"],
+            grids={arm: _grid([1280, 320, 80], [64, 256, 1024, 4096], [0.0, 0.05, 0.1, 0.2, 0.4]) for arm in ARMS},
+        ),
+    },
+    arms=ARMS,
+    table=_table,
+    claims=_claims,
+    draw=_draw,
+)
