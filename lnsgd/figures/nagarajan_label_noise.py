@@ -134,7 +134,7 @@ FIGURE = Figure(
         ),
         "paper": Scale(
             seeds=3,
-            grids={arm: _grid([160, 40], [64, 256, 1024], [0.0, 0.05, 0.1, 0.2]) for arm in ARMS},
+            grids={arm: _grid([160, 40], [64, 256, 1024], [0.0, 0.1, 0.2]) for arm in ARMS},
         ),
         # For GPUs.
         "full": Scale(

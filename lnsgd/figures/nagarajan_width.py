@@ -77,7 +77,7 @@ FIGURE = Figure(
         "paper": Scale(
             seeds=3,
             grids={
-                MARGIN: SETTINGS[MARGIN].grid([320, 160, 80, 40], [64, 256, 1024]),
+                MARGIN: SETTINGS[MARGIN].grid([320, 160, 80, 40], [64, 256]),
                 A: SETTINGS[A].grid([320, 160, 80, 40], [64, 256, 1024, 4096]),
                 B: SETTINGS[B].grid([320, 160, 80, 40], [64, 256, 1024]),
                 C: SETTINGS[C].grid([1280, 640, 320, 160, 80, 40], [64, 256, 1024, 4096]),

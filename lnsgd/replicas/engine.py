@@ -38,7 +38,7 @@ class State:
         velocity: v of the trained ones; empty without momentum.
         frozen_at: Steps that a replica had taken when it was frozen, so that it takes no further one; −1 for those
             that move. Shape (R,), int64. An engine freezes a replica where an output on its next batch is NaN or
-            infinite; others may freeze one between two calls.
+            infinite; others may freeze one between two calls, at the number of steps taken by then.
     """
 
     parameters: dict[str, nn.Parameter]

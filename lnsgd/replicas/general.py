@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from lnsgd.replicas.compaction import CompactState, members, steps_between_widths, stretches
 from lnsgd.replicas.compiler import check_cxx_compiler
 from lnsgd.replicas.engine import Chunk, Engine, Recipe, State
 
@@ -18,10 +19,10 @@ class _Slots(NamedTuple):
     """The batches of up to ``_SLOTS`` steps, in memory that stays: what a compiled step reads.
 
     Attributes:
-        rows: Rows of the pool of inputs, shape (S, R, B).
-        targets: Shape (S, R, B) or (S, R, B, C).
-        weights: What each example counts in its batch: 1/size, and 0 for padding, shape (S, R, B).
-        lrs: Learning rates, shape (S, R).
+        rows: Rows of the pool of inputs, shape (S, W, B), of the W replicas of the stack.
+        targets: Shape (S, W, B) or (S, W, B, C).
+        weights: What each example counts in its batch: 1/size, and 0 for padding, shape (S, W, B).
+        lrs: Learning rates, shape (S, W).
     """
 
     rows: Tensor
@@ -30,14 +31,46 @@ class _Slots(NamedTuple):
     lrs: Tensor
 
 
+class _Lane:
+    """What the steps of a stack of one width work on, in memory that stays.
+
+    Attributes:
+        compact: The stack beside the state; ``None`` where it is the state itself.
+        state: The W replicas of the stack.
+        losses: Sums of their losses (W,), float64.
+        clock: The slot that the next step reads, and how many steps were taken before it.
+        slots: The next batches.
+        graph: The CUDA graph of a step, and the addresses of the tensors that it works on.
+    """
+
+    def __init__(self, state: State, width: int, slots: _Slots) -> None:
+        self.compact = None if width == len(state.frozen_at) else CompactState(state, width)
+        self.state = self.compact.own if self.compact else state
+        device = slots.rows.device
+        self.losses = torch.zeros(width, dtype=torch.float64, device=device)
+        self.clock = torch.zeros(2, dtype=torch.int64, device=device)
+        self.slots = slots
+        self.graph: tuple[torch.cuda.CUDAGraph, list[int]] | None = None
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return len(self.losses)
+
+
 class GeneralEngine(Engine):
     """Any network, loss and kind of targets; CPU and CUDA.
 
     A step maps the network over the stacked parameters (`torch.func.vmap`), takes the gradient of the
     sum of all replicas' losses, and updates all parameters in place. Forward pass, backward pass and
     update are traced into one graph, which TorchInductor compiles at the first `run`; on CUDA the compiled
-    step is replayed as a CUDA graph. The same program takes every step, so the result does not depend
-    on how steps are cut into chunks.
+    step is replayed as a CUDA graph.
+
+    Once enough replicas are frozen, the others are stepped in a stack of half the width (rounded up), and so on by
+    halves, each compiled when it is first needed. Which replicas are in the stack depends on the step and on
+    `State.frozen_at` alone (`lnsgd.replicas.compaction.members`), so the result does not depend, bit for bit, on how
+    steps are cut into chunks, nor on whether another engine goes on from the state. Between stacks of different width
+    results may differ in the order of sums: so a replica's last bits may depend on when others were frozen.
 
     Args:
         recipe: What is the same in all replicas; the network computes in training mode.
@@ -45,6 +78,8 @@ class GeneralEngine(Engine):
         inputs: The pool of network inputs (N, …) of the parameters' type and device.
         compile: Whether to compile; otherwise PyTorch runs the step operation by operation, which gives
             the same result up to the order of sums, slowly.
+        steps_per_width: The stack may become narrower at multiples of this number of steps; by default what
+            `lnsgd.replicas.compaction.steps_between_widths` gives.
 
     Raises:
         ValueError: at the first `run` on a CPU, if there is no C++ compiler.
@@ -52,19 +87,23 @@ class GeneralEngine(Engine):
 
     name = "general"
 
-    def __init__(self, recipe: Recipe, state: State, inputs: Tensor, compile: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        state: State,
+        inputs: Tensor,
+        compile: bool = True,
+        *,
+        steps_per_width: int | None = None,
+    ) -> None:
         super().__init__(recipe, state, inputs)
         self.compile = compile
+        self.steps_per_width = steps_per_width
         self._net = copy.deepcopy(recipe.net).train()
         self._buffers = {name: buffer.to(inputs.device) for name, buffer in recipe.net.named_buffers()}
         self._trained = [name for name, parameter in state.parameters.items() if parameter.requires_grad]
-        self._losses = torch.zeros(len(state.frozen_at), dtype=torch.float64, device=inputs.device)
-        # The slot that the next step reads, and how many steps were taken before it.
-        self._clock = torch.zeros(2, dtype=torch.int64, device=inputs.device)
-        self._slots: _Slots | None = None
-        self._compiled: Callable[..., object] | None = None
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._captured: list[int] = []
+        self._lane: _Lane | None = None
+        self._compiled: dict[int, Callable[..., object]] = {}  # by width
 
     @staticmethod
     def unsupported(recipe: Recipe, device: torch.device) -> str | None:
@@ -84,57 +123,78 @@ class GeneralEngine(Engine):
     @torch.no_grad()
     def run(self, chunk: Chunk, losses: Tensor | None = None) -> Tensor:
         """Takes the steps; see `Engine.run`."""
-        if self._slots is None:
-            self._slots = self._empty_slots(chunk)
-        advance = self._advance([*self._state_tensors(), self._losses, self._clock, self.inputs, *self._slots])
-        losses = torch.zeros(len(self._losses), dtype=torch.float64) if losses is None else losses
-        self._losses.copy_(losses)
-        steps = chunk.rows.shape[1]
-        for start in range(0, steps, _SLOTS):
-            stop = min(start + _SLOTS, steps)
-            self._load(chunk, start, stop, self._slots)
-            for _ in range(start, stop):
-                advance()
-        return losses.copy_(self._losses)
+        losses = torch.zeros(len(self.state.frozen_at), dtype=torch.float64) if losses is None else losses
+        grid = self._steps_per_width(chunk) if self.steps_per_width is None else self.steps_per_width
+        for start, stop in stretches(chunk.first_step, chunk.first_step + chunk.rows.shape[1], grid):
+            chosen = members(self.state.frozen_at.tolist(), start, grid)
+            if self._lane is None or self._lane.width != len(chosen):
+                self._lane = _Lane(self.state, len(chosen), self._empty_slots(chunk, len(chosen)))
+            self._take(chunk, start - chunk.first_step, stop - chunk.first_step, chosen, self._lane, losses)
+        return losses
 
-    def _state_tensors(self) -> list[Tensor]:
-        parameters = [parameter.detach() for parameter in self.state.parameters.values()]
-        velocity = [self.state.velocity[name] for name in self._trained] if self.recipe.momentum else []
-        return [*parameters, *self._buffers.values(), *velocity, self.state.frozen_at]
-
-    def _empty_slots(self, chunk: Chunk) -> _Slots:
+    def _steps_per_width(self, chunk: Chunk) -> int:
         replicas, _, batch = chunk.rows.shape
+        size = sum(parameter[0].numel() for parameter in self.state.parameters.values())
+        return steps_between_widths(size, batch, replicas, self.inputs.device)
+
+    def _take(self, chunk: Chunk, start: int, stop: int, chosen: list[int], lane: _Lane, losses: Tensor) -> None:
+        """Takes steps ``start`` to ``stop`` of the chunk with the chosen replicas; adds their losses."""
+        rows: Tensor | slice = slice(None)  # which copies nothing
+        if lane.compact:
+            rows = torch.tensor(chosen)
+            lane.compact.gather(rows)
+        lane.losses.copy_(losses[rows])
+        advance = self._advance(lane)
+        for first in range(start, stop, _SLOTS):
+            last = min(first + _SLOTS, stop)
+            self._load(chunk, first, last, rows, lane)
+            for _ in range(first, last):
+                advance()
+        losses[rows] = lane.losses.cpu()
+        if lane.compact:
+            lane.compact.scatter()
+
+    def _tensors(self, lane: _Lane) -> list[Tensor]:
+        """What `_step` takes, in its order."""
+        parameters = [parameter.detach() for parameter in lane.state.parameters.values()]
+        velocity = [lane.state.velocity[name] for name in self._trained] if self.recipe.momentum else []
+        state = [*parameters, *self._buffers.values(), *velocity, lane.state.frozen_at]
+        return [*state, lane.losses, lane.clock, self.inputs, *lane.slots]
+
+    def _empty_slots(self, chunk: Chunk, width: int) -> _Slots:
+        batch = chunk.rows.shape[2]
         device, dtype = self.inputs.device, next(iter(self.state.parameters.values())).dtype
         return _Slots(
-            rows=torch.zeros(_SLOTS, replicas, batch, dtype=torch.int64, device=device),
+            rows=torch.zeros(_SLOTS, width, batch, dtype=torch.int64, device=device),
             targets=torch.zeros(
-                (_SLOTS, replicas, *chunk.targets.shape[2:]),
+                (_SLOTS, width, *chunk.targets.shape[2:]),
                 dtype=dtype if chunk.targets.is_floating_point() else torch.int64,
                 device=device,
             ),
-            weights=torch.zeros(_SLOTS, replicas, batch, dtype=dtype, device=device),
-            lrs=torch.zeros(_SLOTS, replicas, dtype=dtype, device=device),
+            weights=torch.zeros(_SLOTS, width, batch, dtype=dtype, device=device),
+            lrs=torch.zeros(_SLOTS, width, dtype=dtype, device=device),
         )
 
-    def _load(self, chunk: Chunk, start: int, stop: int, slots: _Slots) -> None:
-        """Puts steps ``start`` to ``stop`` of the chunk into the slots.
+    def _load(self, chunk: Chunk, start: int, stop: int, chosen: Tensor | slice, lane: _Lane) -> None:
+        """Puts steps ``start`` to ``stop`` of the chosen replicas' part of the chunk into the slots.
 
         Padding becomes a repetition of the batch's first example with weight 0, so that no value in the
         padding can make an output or a gradient NaN.
         """
-        rows, targets, sizes, lrs = (x[:, start:stop] for x in (chunk.rows, chunk.targets, chunk.sizes, chunk.lrs))
-        assert rows.shape[2] == slots.rows.shape[2], "batches are padded to one size"
+        parts = (chunk.rows, chunk.targets, chunk.sizes, chunk.lrs)
+        rows, targets, sizes, lrs = (part[:, start:stop][chosen] for part in parts)
+        assert rows.shape[2] == lane.slots.rows.shape[2], "batches are padded to one size"
         given = torch.arange(rows.shape[2], device=rows.device) < sizes.unsqueeze(2)
         rows = torch.where(given, rows, rows[:, :, :1])
         shape = given.shape + (1,) * (targets.ndim - 3)
         # Targets are made on the training device, the rest of a chunk may be on the CPU.
         targets = torch.where(given.view(shape).to(targets.device), targets, targets[:, :, :1])
-        for slot, values in zip(slots, (rows, targets, given.double() / sizes.unsqueeze(2), lrs)):
+        for slot, values in zip(lane.slots, (rows, targets, given.double() / sizes.unsqueeze(2), lrs)):
             slot[: stop - start] = values.transpose(0, 1)
-        self._clock.copy_(torch.tensor([0, chunk.first_step + start]))
+        lane.clock.copy_(torch.tensor([0, chunk.first_step + start]))
 
     def _step(self, *tensors: Tensor) -> None:
-        """One SGD step of all replicas on the batches in the clock's slot; changes the tensors in place."""
+        """One SGD step of a stack on the batches in the clock's slot; changes the tensors in place."""
         flat = iter(tensors)
         parameters = dict(zip(self.state.parameters, flat))
         buffers = dict(zip(self._buffers, flat))
@@ -176,19 +236,20 @@ class GeneralEngine(Engine):
         finite = outputs.detach().isfinite().flatten(1).all(1)
         return losses.detach(), finite, dict(zip(leaves, gradients))
 
-    def _advance(self, tensors: list[Tensor]) -> Callable[[], object]:
+    def _advance(self, lane: _Lane) -> Callable[[], object]:
         """What takes the next step."""
+        tensors = self._tensors(lane)
         if not self.compile:
             return lambda: self._step(*tensors)
-        if self._compiled is None:
-            self._compiled = _compile(self._step, tensors)
-        step = self._compiled
+        if lane.width not in self._compiled:
+            self._compiled[lane.width] = _compile(self._step, tensors)
+        step = self._compiled[lane.width]
         if self.inputs.device.type == "cpu":
             return lambda: step(*tensors)
         addresses = [tensor.data_ptr() for tensor in tensors]
-        if self._graph is None or addresses != self._captured:
-            self._graph, self._captured = _capture(step, tensors), addresses
-        return self._graph.replay
+        if lane.graph is None or addresses != lane.graph[1]:
+            lane.graph = _capture(step, tensors), addresses
+        return lane.graph[0].replay
 
 
 def _why_unsupported(module: nn.Module) -> str | None:
@@ -203,16 +264,19 @@ def _why_unsupported(module: nn.Module) -> str | None:
 
 
 def _compile(step: Callable[..., None], tensors: list[Tensor]) -> Callable[..., object]:
-    """The step for tensors of these shapes as one compiled function, without the guards of `torch.compile`."""
+    """The step for tensors of these shapes as one compiled function, without the guards of `torch.compile`.
+
+    TorchInductor keeps it on disk: another process that compiles the same step gets it from there.
+    """
     # Imported here because they take a second.
     import torch._inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
     if tensors[0].device.type == "cpu":
         check_cxx_compiler("use compile=False or `engine: kernel`")
-    return torch._inductor.compile(
-        make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors), [*tensors]
-    )
+    graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    # `torch._inductor.compile` outside of a tracing context never looks into the cache on disk.
+    return torch._inductor.standalone_compile(graph, [*tensors], dynamic_shapes="from_example_inputs")
 
 
 def _capture(step: Callable[..., object], tensors: list[Tensor]) -> torch.cuda.CUDAGraph:
