@@ -1,4 +1,4 @@
-"""Errors as one line that names the value, what is allowed and the remedy."""
+"""What commands say: errors as one line that names the value, what is allowed and the remedy; numbers of things."""
 
 import difflib
 import importlib
@@ -22,6 +22,11 @@ class CommandParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises ValueError with a hint at the command's help."""
         raise ValueError(f"{self.prog}: {message}; `{self.prog} --help` shows its options")
+
+
+def counted(number: int, noun: str) -> str:
+    """How many there are: ``1 job``, ``2 jobs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def one_line(error: BaseException) -> str:

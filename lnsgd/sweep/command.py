@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lnsgd.messages import CommandParser
+from lnsgd.messages import CommandParser, counted
 from lnsgd.run_folder import whole_file
 from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
 from lnsgd.sweep.table import COLUMNS, load, load_trajectories
@@ -68,7 +68,8 @@ def _parse_sweep(args: list[str]) -> Namespace:
     parser.add_argument("--workers", type=int, help="jobs at the same time (default: as fits; slurm: 16)")
     memory = "gigabytes that all jobs may take, with slurm each (default: 0.7 of what there is)"
     parser.add_argument("--memory", type=float, help=memory)
-    parser.add_argument("--retries", type=int, default=1, help="attempts at a job that fails, beyond the first (1)")
+    retries = "attempts at a job in a row that get its run no further, beyond the first (1)"
+    parser.add_argument("--retries", type=int, default=1, help=retries)
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed for good before")
     parser.add_argument("--dry-run", action="store_true", help="show cells and jobs; run and write nothing")
     add_slurm_options(parser)
@@ -105,7 +106,7 @@ def table(args: list[str]) -> None:
 def summary(table: pd.DataFrame) -> str:
     """How many cells there are of each status."""
     counts = ", ".join(f"{number} {status}" for status, number in table.status.value_counts().items())
-    return f"{len(table)} cells: {counts}"
+    return f"{counted(len(table), 'cell')}: {counts}"
 
 
 def _shown(found: pd.DataFrame) -> Table:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lnsgd.messages import counted
 from lnsgd.run_folder import Throttle
 from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.folder import JobSpec, SweepFolder
@@ -29,9 +30,9 @@ def show_plan(sweep: Sweep, plan: Plan, resources: Resources, console: Console) 
     """Prints numbers of cells and jobs; for each job, or each kind of job, what was packed with what and why."""
     cells, complete = len(plan.cells.cells), len(plan.complete)
     console.print(
-        f"[bold]{sweep.name}[/bold]: {cells} cells, {complete} complete; {len(plan.jobs)} jobs for the other "
-        f"{cells - complete}, {len(plan.begun)} of them begun; {resources.at_once} at once with "
-        f"{resources.memory / 1e9:.3g} GB each",
+        f"[bold]{sweep.name}[/bold]: {counted(cells, 'cell')}, {complete} complete; "
+        f"{counted(len(plan.jobs), 'job')} for the other {cells - complete}, {len(plan.begun)} of them begun; "
+        f"{resources.at_once} at once with {resources.memory / 1e9:.3g} GB each",
         highlight=False,
     )
     if not plan.jobs:
@@ -134,6 +135,6 @@ class Board:
         self._done += sum(self._open.pop(job) for job in ended)
         parts = {job: part_done(self._folder.progress(job)) for job in self._open}
         under_way = sum(part * self._open[job] for job, part in parts.items())
-        description = f"{len(self._open)} jobs left"
+        description = f"{counted(len(self._open), 'job')} left"
         self._bar.update(self._task, completed=self._done + under_way, description=description)
         self._bar.refresh()

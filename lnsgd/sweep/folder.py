@@ -5,13 +5,14 @@ import fcntl
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.sweep.attempts import Attempts, step_reached
 
 # What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -54,19 +55,6 @@ def config_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
-@dataclass
-class Attempts:
-    """How often a job was begun, but for those times that it was stopped on request; and how that ended.
-
-    Attributes:
-        begun: Number of attempts.
-        errors: One line for each that failed, as far as somebody was left to tell.
-    """
-
-    begun: int = 0
-    errors: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class SweepFolder:
     """Names of the files of one sweep, and what is done to them."""
@@ -92,6 +80,11 @@ class SweepFolder:
     def at_work(self) -> Path:
         """Locked by everyone who works on this sweep."""
         return self.path / "locks" / "sweep"
+
+    @property
+    def being_planned(self) -> Path:
+        """Locked by whoever plans and writes jobs."""
+        return self.path / "locks" / "planning"
 
     @property
     def submissions(self) -> Path:
@@ -120,7 +113,7 @@ class SweepFolder:
         return RunFolder(self.path / "runs" / job)
 
     def attempts(self, job: str) -> Path:
-        """See `Attempts`."""
+        """See `lnsgd.sweep.attempts.Attempts`."""
         return self.path / "attempts" / f"{job}.json"
 
     def progress(self, job: str) -> Path:
@@ -165,13 +158,26 @@ class SweepFolder:
         path = self.attempts(job)
         return Attempts(**json.loads(path.read_text())) if path.exists() else Attempts()
 
-    def count_attempt(self, job: str, by: int = 1) -> Attempts:
-        """Counts one more attempt, or takes one back."""
+    def count_attempt(self, job: str) -> Attempts:
+        """Counts one more attempt, from where the job's run stands."""
         with _attempts_lock:
             attempts = self.read_attempts(job)
-            attempts.begun += by
+            attempts.starts.append(step_reached(self.run(job)))
             self._write_attempts(job, attempts)
             return attempts
+
+    def take_back_attempt(self, job: str) -> None:
+        """Lets the last attempt be none."""
+        with _attempts_lock:
+            attempts = self.read_attempts(job)
+            attempts.starts.pop()
+            self._write_attempts(job, attempts)
+
+    def is_given_up(self, job: str, retries: int) -> bool:
+        """Whether the last ``1 + retries`` attempts at a job have got its run no further."""
+        attempts = self.read_attempts(job)
+        # Most jobs were begun once at most: their checkpoints need not be read.
+        return attempts.begun > retries and attempts.in_vain(step_reached(self.run(job))) > retries
 
     def note_error(self, job: str, error: str) -> None:
         """Notes how an attempt ended."""
@@ -184,12 +190,23 @@ class SweepFolder:
         with whole_file(self.attempts(job)) as part:
             part.write_text(json.dumps(asdict(attempts), ensure_ascii=False) + "\n")
 
-    def forget(self, jobs: Iterable[str]) -> None:
-        """Removes pieces and attempts, so that these jobs are run again; what their runs have left stays."""
-        for job in jobs:
+    def forget(self, job: str, if_still: Callable[[str], bool]) -> bool:
+        """Removes a job's piece and attempts, so that it is run again; what its run has left stays.
+
+        Args:
+            job: Its name.
+            if_still: Asked once nobody else can run the job: whether there is still a reason to forget it.
+
+        Returns:
+            False where somebody runs the job now, or there is no reason any more; then nothing is removed.
+        """
+        with self.running(job) as locked:
+            if not (locked and if_still(job)):
+                return False
             # The piece goes last: as long as it is there, the job counts as one that has failed and can be forgotten.
             for path in (self.attempts(job), self.progress(job), self.trajectories(job), self.piece(job)):
                 path.unlink(missing_ok=True)
+            return True
 
     # -- locks, which the system frees when their process dies
 
@@ -214,6 +231,14 @@ class SweepFolder:
         self.at_work.parent.mkdir(parents=True, exist_ok=True)
         with self.at_work.open("a") as file:
             try_lock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def planning(self) -> Iterator[None]:
+        """Waits until nobody else plans and writes jobs here, and keeps others from it."""
+        self.being_planned.parent.mkdir(parents=True, exist_ok=True)
+        with self.being_planned.open("a") as file:
+            try_lock(file, fcntl.LOCK_EX)
             yield
 
     @contextmanager

@@ -1,12 +1,13 @@
 """Whether cells can be replicas of one run, and how many fit into memory."""
 
+import copy
 import importlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, dict_to_namespace
 from pytorch_lightning import LightningDataModule, LightningModule
 from torch import nn
 
@@ -20,14 +21,18 @@ from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.grid import Point
 from lnsgd.sweep.packing import Verdict, packable
 
-# What a process takes beside its replicas: PyTorch, Lightning, the data set, one network that is measured.
-PROCESS_BYTES = 1.5e9
+# What a process takes beside data and replicas: PyTorch, Lightning and what else it imports or compiles, one network
+# that is measured.
+PROCESS_BYTES = 1.1e9
 
-# Examples of a batch that is the whole training set, where the config does not say how many it has.
+# Examples of a training set, where the config does not say how many it has: those of MNIST.
 _WHOLE_SET = 60_000
 
 # Positions at which a convolution is assumed to be evaluated: those of a CIFAR-10 image.
 _POSITIONS = 32 * 32
+
+# Where in its input a number stands, as the kernel keeps it.
+_PLACE_BYTES = 4
 
 # Trainer settings that replicas do not have, with the values that mean nothing to them.
 _TRAINER: dict[str, tuple[Any, ...]] = {
@@ -53,11 +58,21 @@ _LIGHTNINGS_OWN = ("ModelCheckpoint", "TQDMProgressBar", "RichProgressBar", "Ric
 class Judge:
     """Says whether cells can be replicas, by building the module and the data of one cell of each structure.
 
-    A job of R replicas is estimated to take ``PROCESS_BYTES + R · 4 · (5P + mP + 2BA)`` bytes (8 in place of 4 in
-    double precision): P parameters as weights, initial weights, gradient, update, and in a checkpoint; with momentum
-    (m = 1) the velocity; A numbers for each of the B examples of a batch, twice for the backward pass: the inputs of
-    the first layer, and the outputs of all layers with weights, before and after their activation. A convolution
-    is assumed to have 32 · 32 positions.
+    A job of R replicas is estimated to take ``PROCESS_BYTES + N · d · (1 + 2w + k) + R · w · (6P + 2mP + 2BA + 2EO)``
+    bytes, with w = 4 for each number (8 in double precision):
+
+    * the data, N inputs of d numbers: as bytes, as network inputs for training, and once more while these are put
+      together; where the kernel keeps those that are not zero, with their places (k = 4), in place of that. Images
+      are shared; inputs that are drawn are not, and count R times;
+    * P parameters of each replica: weights, initial weights, gradient, update, copies of the weights in validation and
+      where they are drawn; with momentum (m = 1) the velocity, and its copy in a checkpoint;
+    * A numbers for each of the B examples of a batch, twice for the backward pass: the inputs of the first layer, and
+      the outputs of all layers with weights, before and after their activation;
+    * O such outputs for each of the E examples of a validation batch, before and after their activation.
+
+    A training set whose size the config does not say has 60,000 examples, whatever part of it is trained on; of
+    networks that begin with a convolution d is 3 · 32 · 32, and a convolution has 32 · 32 positions. It is meant to be
+    reached from below: jobs that were measured took 0.7 to 0.95 of it.
 
     Args:
         first: The resolved config that cells differ from.
@@ -75,14 +90,38 @@ class Judge:
         self._most = most
         self._base = {path: _text(value) for path, value in first.items() if _decides(path)}
         self._known: dict[frozenset[tuple[str, str]], Verdict] = {}
+        self._examples: dict[frozenset[tuple[str, str]], tuple[Cell, Mapping[str, Any]]] = {}
+        self._parser = ArgumentParser(exit_on_error=False)
+        self._parser.add_subclass_arguments(LightningModule, "model")
+        self._parser.add_subclass_arguments(LightningDataModule, "data")
 
     def __call__(self, cell: Cell) -> Verdict:
         """Whether a cell and those that differ from it only in what replicas may differ in can be one run."""
         changes = ((path, _text(value)) for path, value in cell.changes.items() if _decides(path))
         structure = frozenset(change for change in changes if self._base.get(change[0]) != change[1])
         if structure not in self._known:
-            self._known[structure] = self._judge(self._read(cell.options))
+            self._known[structure] = self._judge(self._resolved(cell))
         return self._known[structure]
+
+    def _resolved(self, cell: Cell) -> Mapping[str, Any]:
+        """A cell's resolved config: that of another with the same paths in it, changed, since to read one takes long.
+
+        What is null in one of two configs may not be there in it, and other classes have other paths.
+        """
+        paths = frozenset(
+            (path, _text(value))
+            for path, value in cell.changes.items()
+            if value is None or self._first.get(path) is None or path.endswith("class_path")
+        )
+        if paths not in self._examples:
+            self._examples[paths] = cell, self._read(cell.options)
+        example, config = self._examples[paths]
+        different = {
+            path: cell.changes.get(path, self._first.get(path))
+            for path in cell.changes.keys() | example.changes
+            if cell.changes.get(path) != example.changes.get(path)
+        }
+        return _with_values(config, different)
 
     def _judge(self, config: Mapping[str, Any]) -> Verdict:
         why_not = _trainer_refuses(config["trainer"]) or _callbacks_refuse(config["trainer"].get("callbacks"))
@@ -90,7 +129,7 @@ class Judge:
             return Verdict(1, why_not)
         # What cannot be built, such as a network of no layers, fails as a run of its own, with a row that says so.
         try:
-            built = _build(config)
+            built = self._build(config)
             assert isinstance(built.model, LightningModule)
             ReplicatedData(built.data, [Replica(0)])
             replicated = ReplicatedModule(built.model, [Replica(0)])
@@ -100,14 +139,23 @@ class Judge:
             engine, why = choose_engine("auto", recipe, self._device(config["trainer"]))
         except ValueError as error:
             return Verdict(1, " ".join(str(error).split()))
-        double = str(config["trainer"].get("precision")).startswith("64")
-        each = replica_bytes(cell, built.data, bool(momentum), 8 if double else 4)
-        fit = max(1, int((self._resources.memory - PROCESS_BYTES) // each))
+        number = 8 if str(config["trainer"].get("precision")).startswith("64") else 4
+        each = replica_bytes(cell, built.data, bool(momentum), number)
+        shared, inputs = PROCESS_BYTES, data_bytes(cell, built.data, engine.name == "kernel", number)
+        if is_drawn(built.data):
+            each += inputs
+        else:
+            shared += inputs
+        fit = max(1, int((self._resources.memory - shared) // each))
         reason = f"engine {engine.name} ({why}), {_size(each)} each"
         if fit < self._most:
             reason += f", memory holds {fit}"
         # An ordinary run takes its steps one by one, the kernel many in one call.
         return Verdict(min(fit, self._most), reason, alone=engine.name == "kernel")
+
+    def _build(self, config: Mapping[str, Any]) -> Any:
+        """Module and data of a resolved config, which need not be checked again."""
+        return self._parser.instantiate(dict_to_namespace({"model": config["model"], "data": config["data"]}))
 
     def _device(self, trainer: Mapping[str, Any]) -> torch.device:
         accelerator = trainer.get("accelerator")
@@ -115,14 +163,36 @@ class Judge:
         return torch.device("cuda" if on_gpu else "cpu")
 
 
+def data_bytes(module: SupervisedModule, data: TensorData, kernel: bool, number: int) -> float:
+    """Bytes of a data set by the formula of `Judge`, for numbers of so many bytes."""
+    examples = getattr(data, "train_size", _WHOLE_SET)
+    return examples * _inputs(module) * (1 + 2 * number + (_PLACE_BYTES if kernel else 0))
+
+
+def is_drawn(data: TensorData) -> bool:
+    """Whether inputs are drawn, so that each replica may have its own; images are the same for all."""
+    return hasattr(data, "train_size")
+
+
 def replica_bytes(module: SupervisedModule, data: TensorData, momentum: bool, number: int) -> float:
     """Bytes of one replica by the formula of `Judge`, for numbers of so many bytes."""
     parameters = sum(p.numel() for p in module.net.parameters())
-    layers = [layer for layer in module.net.modules() if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))]
-    outputs = sum(2 * _outputs(layer) for layer in layers)
-    inputs = layers[0].in_features if layers and isinstance(layers[0], nn.Linear) else 3 * _POSITIONS
+    outputs = sum(_outputs(layer) for layer in _layers(module))
     batch = data.batch_size or data.subset or getattr(data, "train_size", None) or _WHOLE_SET
-    return number * ((5 + momentum) * parameters + 2 * batch * (inputs + outputs))
+    in_training = 2 * batch * (_inputs(module) + 2 * outputs)
+    in_validation = 2 * data.eval_batch_size * outputs
+    return number * ((6 + 2 * momentum) * parameters + in_training + in_validation)
+
+
+def _layers(module: SupervisedModule) -> list[nn.Module]:
+    """All layers with weights."""
+    return [layer for layer in module.net.modules() if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))]
+
+
+def _inputs(module: SupervisedModule) -> int:
+    """Numbers of a network input."""
+    layers = _layers(module)
+    return layers[0].in_features if layers and isinstance(layers[0], nn.Linear) else 3 * _POSITIONS
 
 
 def _outputs(layer: nn.Module) -> int:
@@ -132,11 +202,16 @@ def _outputs(layer: nn.Module) -> int:
     return layer.out_channels * _POSITIONS
 
 
-def _build(config: Mapping[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model")
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    return parser.instantiate(parser.parse_object({"model": config["model"], "data": config["data"]}))
+def _with_values(config: Mapping[str, Any], values: Leaves) -> Mapping[str, Any]:
+    """A nested config with other values of leaves that it has, by path as in `lnsgd.sweep.cells.leaves`."""
+    changed = copy.deepcopy(dict(config))
+    for path, value in values.items():
+        *parents, name = path.split(".")
+        at: Any = changed
+        for parent in parents:
+            at = at[int(parent)] if isinstance(at, list) else at[parent]
+        at[int(name) if isinstance(at, list) else name] = value
+    return changed
 
 
 def _trainer_refuses(trainer: Mapping[str, Any]) -> str | None:

@@ -28,6 +28,9 @@ _PRELOADED = ["lnsgd.sweep.work", "lnsgd.replicas.kernel_loops", "pyarrow.parque
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
+# Memory below which no further job is started beside others: about what one takes with a small data set.
+_JOB_BYTES = 2e9
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -48,20 +51,25 @@ class _Running:
 class LocalExecutor(Executor):
     """Runs jobs as processes of this machine: GPUs are given out in turn, threads are divided.
 
-    By default two jobs run on each GPU, or on a CPU one for every two cores. A Ctrl-C (or SIGTERM, SIGUSR1, SIGUSR2)
+    By default two jobs run on each GPU, or on a CPU one on each core, as long as each has `_JOB_BYTES`: jobs share
+    nothing, while threads of one job wait for each other. A Ctrl-C (or SIGTERM, SIGUSR1, SIGUSR2)
     lets all jobs stop, from where they can go on; a second one kills them. They die with this process too, whatever
-    ends it. A process that dies otherwise is an attempt, and the job begins again as long as there are attempts left.
+    ends it. A process that dies otherwise is an attempt, and the job begins again as long as its run gets further or
+    there are retries left.
+
+    How many threads a job has does not depend on how many jobs are left, since what is measured depends on it in its
+    last bits.
     """
 
     def resources(self) -> Resources:
         """A share of this machine."""
         gpus = torch.cuda.device_count()
-        at_once = self.workers or (2 * gpus if gpus else max(1, _cores() // 2))
+        memory = self.memory * 1e9 if self.memory else MEMORY_PART * (gpu_memory() if gpus else machine_memory())
         if gpus:
-            memory = (self.memory or MEMORY_PART * gpu_memory() / 1e9) / -(-at_once // gpus)
-        else:
-            memory = (self.memory or MEMORY_PART * machine_memory() / 1e9) / at_once
-        return Resources(at_once, memory * 1e9, gpus > 0)
+            at_once = self.workers or 2 * gpus
+            return Resources(at_once, memory / -(-at_once // gpus), gpu=True)
+        at_once = self.workers or max(1, min(_cores(), int(memory // _JOB_BYTES)))
+        return Resources(at_once, memory / at_once, gpu=False)
 
     def prepare(self) -> None:
         """Starts the process that jobs are forked from, which takes seconds to import what they need."""
@@ -89,12 +97,13 @@ class LocalExecutor(Executor):
         return not requests
 
     def _places(self, jobs: int) -> list[_Place]:
-        at_once = max(1, min(self.resources().at_once, jobs))
+        at_once = self.resources().at_once
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         count = torch.cuda.device_count()
         names = gpus if len(gpus) == count else [str(number) for number in range(count)]
         threads = max(1, _cores() // at_once)
-        return [_Place(threads, names[number % count] if count else None) for number in range(at_once)]
+        places = range(min(at_once, max(1, jobs)))
+        return [_Place(threads, names[number % count] if count else None) for number in places]
 
 
 class _Crew:
@@ -113,7 +122,7 @@ class _Crew:
         self._waiting = deque(jobs)
         self._free = places
         self._running: list[_Running] = []
-        self._starts = Counter[str]()
+        self._uncounted = Counter[str]()
         self._stopping = False
 
     @property
@@ -128,12 +137,12 @@ class _Crew:
                 return
             job = self._waiting.popleft()
             # A job that neither ends nor counts its attempts, say because the disk is full, is left to another time.
-            if self._folder.piece(job).exists() or self._starts[job] > self._retries + 1:
+            if self._folder.piece(job).exists() or self._uncounted[job] > self._retries + 1:
                 continue
             if self._folder.is_running(job):
                 self._waiting.append(job)
                 continue
-            self._starts[job] += 1
+            self._uncounted[job] += 1
             place, before = self._free.pop(0), self._folder.read_attempts(job).begun
             process = multiprocessing.get_context("forkserver").Process(
                 target=_work, args=(self._folder.path, job, self._retries, place), name=f"lnsgd job {job}"
@@ -169,12 +178,14 @@ class _Crew:
             # Killed on request. Unless somebody else has begun the job since: then that attempt was counted.
             with self._folder.running(ended.job) as locked:
                 if locked and counted > 0:
-                    self._folder.count_attempt(ended.job, -1)
+                    self._folder.take_back_attempt(ended.job)
             return
         self._waiting.appendleft(ended.job)
         if code == os.EX_TEMPFAIL:  # stopped by somebody else
             return
-        if counted == 0:  # it died before it could count itself
+        if counted > 0:
+            del self._uncounted[ended.job]
+        else:  # it died before it could count itself
             self._folder.count_attempt(ended.job)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         hint = " (out of memory?)" if -code == signal.SIGKILL else ""

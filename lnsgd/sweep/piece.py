@@ -11,7 +11,8 @@ from lnsgd import __version__
 from lnsgd.callbacks.measurements import Measurement, scalars
 from lnsgd.callbacks.stopping_rule import LIMIT
 from lnsgd.run_folder import RunFolder, whole_file
-from lnsgd.sweep.folder import Attempts, JobSpec, SweepFolder
+from lnsgd.sweep.attempts import Attempts
+from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.table import COLUMNS
 
 _LOSS = "train/loss"

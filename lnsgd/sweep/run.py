@@ -1,6 +1,8 @@
 """Runs what is missing of a sweep."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -9,10 +11,10 @@ from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep.display import Board, show_plan
 from lnsgd.sweep.executor import Executor
 from lnsgd.sweep.folder import SweepFolder
-from lnsgd.sweep.grid import read_sweep
-from lnsgd.sweep.plan import make_plan
+from lnsgd.sweep.grid import Sweep, read_sweep
+from lnsgd.sweep.plan import Packed, Plan, make_plan, pack_cells
 from lnsgd.sweep.resolve import ConfigReader
-from lnsgd.sweep.table import failed_jobs, write_planned
+from lnsgd.sweep.table import failed_jobs, forget_failed, write_planned
 
 
 def run_sweep(
@@ -31,7 +33,7 @@ def run_sweep(
         out: Its folder.
         executor: Who runs the jobs.
         console: Where plan and progress are shown.
-        retries: Attempts at a job that fails, beyond the first.
+        retries: See `lnsgd.sweep.work.run_job`.
         retry_failed: Run again what has failed for good before.
         dry_run: Only show the plan; run and write nothing.
 
@@ -46,20 +48,34 @@ def run_sweep(
     if not dry_run:
         executor.prepare()
     resources = executor.resources()
-    reader = ConfigReader(wanted)
-    again = failed_jobs(folder) if retry_failed else []
-    plan = make_plan(wanted, reader, folder, resources, again)
-    show_plan(wanted, plan, resources, console)
+    packed = pack_cells(wanted, ConfigReader(wanted), resources)
     if dry_run:
+        plan = make_plan(wanted, packed, folder, failed_jobs(folder) if retry_failed else [])
+        show_plan(wanted, plan, resources, console)
         if text := executor.handed_over(folder, len(plan.jobs)) if plan.jobs else "":
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         return True
-    with folder.working():
-        folder.forget(again)
-        write_planned(folder, plan.cells.cells)
-        with whole_file(folder.sweep) as part:
-            shutil.copyfile(file, part)
-        for spec in plan.jobs:
-            folder.write_job(spec)
+    with _written_plan(file, wanted, packed, folder, retry_failed) as plan:
+        show_plan(wanted, plan, resources, console)
         with Board(folder, plan.jobs, console) as board:
             return executor.run(folder, [spec.name for spec in plan.jobs], retries, board.watch)
+
+
+@contextmanager
+def _written_plan(file: Path, sweep: Sweep, packed: Packed, folder: SweepFolder, retry_failed: bool) -> Iterator[Plan]:
+    """A plan whose jobs are kept in the folder; others see that somebody works there.
+
+    Of two sweeps that are started at the same moment, the second plans when the first has written its jobs and is seen
+    to work: so it takes these, whatever its own packing would be.
+    """
+    with ExitStack() as working:
+        with folder.planning():
+            again = forget_failed(folder) if retry_failed else []
+            plan = make_plan(sweep, packed, folder, again)
+            working.enter_context(folder.working())
+            write_planned(folder, plan.cells.cells)
+            with whole_file(folder.sweep) as part:
+                shutil.copyfile(file, part)
+            for spec in plan.jobs:
+                folder.write_job(spec)
+        yield plan

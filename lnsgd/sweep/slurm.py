@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from lnsgd.messages import counted
 from lnsgd.sweep import submission
 from lnsgd.sweep.executor import MEMORY_PART, Executor, Resources
 from lnsgd.sweep.folder import SweepFolder, try_lock
@@ -39,8 +40,8 @@ class SlurmExecutor(Executor):
 
     A task whose time is nearly up or that is preempted saves its run, is queued again and goes on bit for bit, as often
     as it takes. A task that has ended without a piece of the table (killed, out of memory, a node that failed) is lost:
-    that was an attempt, and it is handed over again as long as there are attempts left. Which tasks SLURM still has
-    is asked from ``squeue``; there need be no accounting.
+    that was an attempt, and it is handed over again as long as its run gets further or there are retries left. Which
+    tasks SLURM still has is asked from ``squeue``; there need be no accounting.
 
     The jobs go on when this process ends, whatever ends it. The arrays are remembered in the folder, so that the same
     command watches them again and hands over only what SLURM does not have. This, and not the locks of the folder, is
@@ -112,7 +113,8 @@ class SlurmExecutor(Executor):
         for first in range(0, len(jobs), submission.MOST_TASKS):
             part = jobs[first : first + submission.MOST_TASKS]
             made = submission.submit(folder, self.options, part, retries, self._share(len(jobs)))
-            print(f"lnsgd: {len(part)} jobs are in SLURM's queue as {made.number}", file=sys.stderr)
+            are = "is" if len(part) == 1 else "are"
+            print(f"lnsgd: {counted(len(part), 'job')} {are} in SLURM's queue as {made.number}", file=sys.stderr)
 
 
 class _Watched:
@@ -213,10 +215,9 @@ class _Watched:
         self._folder.note_error(job, f"its SLURM task {array.task(job)} {how} without a result; see {logs}")
 
     def _is_given_up(self, job: str) -> bool:
-        attempts = self._folder.read_attempts(job)
-        if attempts.begun <= self._retries:
+        if not self._folder.is_given_up(job, self._retries):
             return False
-        write_failed(self._folder, self._folder.read_job(job), attempts)
+        write_failed(self._folder, self._folder.read_job(job), self._folder.read_attempts(job))
         return True
 
 

@@ -47,7 +47,7 @@ class SlurmTask:
         torch.set_num_threads(threads)
         attempts = sweep.read_attempts(self.job)
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and attempts.begun > len(attempts.errors):
-            sweep.count_attempt(self.job, -1)
+            sweep.take_back_attempt(self.job)
         try:
             run_job(self.folder, self.job, self.retries)
         except SystemExit as stopped:

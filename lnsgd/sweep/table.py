@@ -98,8 +98,19 @@ def complete_cells(sweep: SweepFolder, known: Mapping[str, Iterable[str]], but: 
 
 
 def failed_jobs(sweep: SweepFolder) -> list[str]:
-    """Jobs that have failed for good."""
-    return [p.stem for p in _names(sweep) if "failed" in pq.read_table(p, columns=["status"]).column(0).to_pylist()]
+    """Jobs that have failed for good, and that nobody runs."""
+    names = [path.stem for path in _names(sweep)]
+    return [job for job in names if _has_failed(sweep, job) and not sweep.is_running(job)]
+
+
+def forget_failed(sweep: SweepFolder) -> list[str]:
+    """Lets jobs that have failed for good begin anew; gives their names."""
+    return [job for job in failed_jobs(sweep) if sweep.forget(job, lambda name: _has_failed(sweep, name))]
+
+
+def _has_failed(sweep: SweepFolder, job: str) -> bool:
+    piece = sweep.piece(job)
+    return piece.exists() and "failed" in pq.read_table(piece, columns=["status"]).column(0).to_pylist()
 
 
 def _sweep(folder: str | Path) -> SweepFolder:

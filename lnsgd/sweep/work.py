@@ -15,6 +15,7 @@ import torch
 
 from lnsgd.messages import one_line
 from lnsgd.stop_signals import StopSignals
+from lnsgd.sweep.attempts import Attempts
 from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.piece import write_failed, write_piece
 from lnsgd.sweep.progress import SweepProgress
@@ -32,13 +33,14 @@ def run_job(folder: Path, job: str, retries: int) -> None:
     """Runs a job to its end, from where it stands, and writes its piece of the table.
 
     Never does so twice at once: while another process runs the job this one waits, and finds it done. An attempt is
-    counted on disk before it begins. What ends in an exception is tried again, as often as there are retries left;
-    so is, when this is called again, what ended with the process. Then the job's cells are rows with the error.
+    counted on disk before it begins. What ends in an exception is tried again; so is, when this is called again, what
+    ended with the process. When ``1 + retries`` attempts in a row have begun at the same checkpoint, the job is given
+    up: its cells are rows with the error.
 
     Args:
         folder: The sweep's folder.
         job: Name of a job that is kept there.
-        retries: Attempts at most, beyond the first.
+        retries: Attempts at most that get the run no further, beyond the first.
 
     Raises:
         SystemExit: stopped on request by one of `lnsgd.stop_signals.STOP_SIGNALS`, code 75; this is no attempt.
@@ -48,12 +50,11 @@ def run_job(folder: Path, job: str, retries: int) -> None:
         spec = sweep.read_job(job)
         while not sweep.piece(job).exists():
             _leave_if_asked(signals)
-            attempts = sweep.read_attempts(job)
-            if attempts.begun > retries:
-                write_failed(sweep, spec, attempts)
+            if sweep.is_given_up(job, retries):
+                write_failed(sweep, spec, sweep.read_attempts(job))
                 return
-            with _counted(sweep, job):
-                _try(sweep, spec, signals)
+            with _counted(sweep, job) as attempts:
+                _try(sweep, spec, signals, attempts)
 
 
 def take_back_attempts() -> None:
@@ -62,17 +63,17 @@ def take_back_attempts() -> None:
         while _attempted:
             sweep, job = _attempted.pop()
             if not sweep.piece(job).exists():  # which says how many there were
-                sweep.count_attempt(job, -1)
+                sweep.take_back_attempt(job)
 
 
 @contextmanager
-def _counted(sweep: SweepFolder, job: str) -> Iterator[None]:
-    """Counts an attempt before it begins."""
+def _counted(sweep: SweepFolder, job: str) -> Iterator[Attempts]:
+    """Counts an attempt before it begins; gives all attempts, this one included."""
     with _attempted_lock:
-        sweep.count_attempt(job)
+        attempts = sweep.count_attempt(job)
         _attempted.append((sweep, job))
     try:
-        yield
+        yield attempts
     except SystemExit:
         take_back_attempts()
         raise
@@ -81,7 +82,7 @@ def _counted(sweep: SweepFolder, job: str) -> Iterator[None]:
             _attempted.clear()
 
 
-def _try(sweep: SweepFolder, spec: JobSpec, signals: StopSignals) -> None:
+def _try(sweep: SweepFolder, spec: JobSpec, signals: StopSignals, attempts: Attempts) -> None:
     run = sweep.run(spec.name)
     configs = [part for path in spec.configs for part in ("--config", path)]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -91,7 +92,8 @@ def _try(sweep: SweepFolder, spec: JobSpec, signals: StopSignals) -> None:
         spec.check_configs()
         with _command_line(args):
             train(args, signals, [SweepProgress(sweep.progress(spec.name))])
-        write_piece(sweep, spec, sweep.read_attempts(spec.name))
+        # Not those on disk: a sweep that dies at this moment has taken this one back.
+        write_piece(sweep, spec, attempts)
     except Exception as error:
         traceback.print_exc()
         kind = "" if isinstance(error, (ValueError, ArgumentError)) else f"{type(error).__name__}: "

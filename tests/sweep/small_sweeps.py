@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from pytorch_lightning import Callback, Trainer
 
 from lnsgd.callbacks import StopOnSignal
 from lnsgd.sweep import load
+from lnsgd.sweep.folder import SweepFolder
 
 CONFIG = """\
 model:
@@ -117,6 +119,13 @@ def write_sweep(folder: Path, name: str = "small", callbacks: Any = (), **conten
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"base": "base.yaml", **content}, sort_keys=False))
     return path
+
+
+def stands_at(folder: SweepFolder, job: str, step: int) -> None:
+    """Lets a job's run have a checkpoint of a step."""
+    path = folder.run(job).last_checkpoint
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"global_step": step}, path)
 
 
 def assert_same_table(folder: Path, other: Path) -> None:

@@ -27,7 +27,9 @@ def machine(monkeypatch):
 
 # Cores, GPUs; workers, memory; jobs at once, memory of each in GB.
 SHARES = {
-    "cpu": (8, 0, None, None, 4, 17.5),
+    "cpu": (8, 0, None, None, 8, 8.75),
+    "little-memory": (8, 0, None, 5.0, 2, 2.5),
+    "least-memory": (8, 0, None, 1.0, 1, 1.0),
     "one-core": (1, 0, None, None, 1, 70.0),
     "workers": (8, 0, 2, None, 2, 35.0),
     "memory": (8, 0, 2, 30.0, 2, 15.0),
@@ -48,7 +50,7 @@ def test_what_there_is_is_shared(cores, gpus, workers, memory, at_once, each, ma
 # Cores, GPUs, CUDA_VISIBLE_DEVICES, workers, jobs: threads and GPU of each place.
 PLACES = {
     "cpu": (8, 0, None, 2, 9, [(4, None)] * 2),
-    "fewer-jobs": (8, 0, None, 4, 1, [(8, None)]),
+    "fewer-jobs": (8, 0, None, 4, 1, [(2, None)]),
     "more-workers-than-cores": (2, 0, None, 3, 9, [(1, None)] * 3),
     "gpus-in-turn": (8, 2, None, 3, 9, [(2, "0"), (2, "1"), (2, "0")]),
     "some-visible": (8, 2, "4,7", 2, 9, [(4, "4"), (4, "7")]),

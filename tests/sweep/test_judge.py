@@ -1,8 +1,10 @@
 """Which cells can be replicas, how many of them, and why not."""
 
+from dataclasses import replace
+
 import pytest
 
-from lnsgd.sweep.cells import Cell, leaves
+from lnsgd.sweep.cells import Cell, leaves, resolved_cells
 from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.grid import read_sweep
 from lnsgd.sweep.judge import PROCESS_BYTES, Judge
@@ -94,46 +96,79 @@ def test_callbacks_that_replicas_can_have(callback, tmp_path):
     assert judge(tmp_path, callbacks=[callback]).most == 100
 
 
-# Weights and biases of 784-6-10, by hand; numbers of an example: 784 in, and twice 6 and 10 out.
-PARAMETERS, NUMBERS, BATCH = 784 * 6 + 6 + 6 * 10 + 10, 784 + 2 * (6 + 10), 20
+# Weights and biases of 784-6-10, by hand; numbers of an example: 784 in, and twice 6 and 10 out; of a validation batch
+# of 2000: twice 6 and 10 out.
+PARAMETERS, NUMBERS, BATCH, VALIDATED = 784 * 6 + 6 + 6 * 10 + 10, 784 + 2 * (6 + 10), 20, 2000 * 2 * (6 + 10)
+# Of the kernel: bytes, network inputs, and those that are not zero with their places.
+IMAGES, DOUBLE_IMAGES = 60_000 * 784 * (1 + 4 + 8), 60_000 * 784 * (1 + 8 + 12)
+HYPERCUBE = {"data": "lnsgd.data.Hypercube", "data.dimension": 30, "model.net.widths": [30, 6, 1]}
+DRAWN = 120 * 30 * (1 + 4 + 8)
 
 
 @pytest.mark.parametrize(
-    ("options", "size"),
+    ("options", "shared", "size"),
     [
-        ({}, 4 * (5 * PARAMETERS + 2 * BATCH * NUMBERS)),
-        ({"trainer.precision": "64-true"}, 8 * (5 * PARAMETERS + 2 * BATCH * NUMBERS)),
-        ({"model.optimizer.momentum": 0.9}, 4 * (6 * PARAMETERS + 2 * BATCH * NUMBERS)),
-        ({"data.batch_size": 40}, 4 * (5 * PARAMETERS + 2 * 40 * NUMBERS)),
-        ({"data.batch_size": None}, 4 * (5 * PARAMETERS + 2 * 100 * NUMBERS)),
+        ({}, IMAGES, 4 * (6 * PARAMETERS + 2 * BATCH * NUMBERS + VALIDATED)),
+        ({"trainer.precision": "64-true"}, DOUBLE_IMAGES, 8 * (6 * PARAMETERS + 2 * BATCH * NUMBERS + VALIDATED)),
+        ({"model.optimizer.momentum": 0.9}, IMAGES, 4 * (8 * PARAMETERS + 2 * BATCH * NUMBERS + VALIDATED)),
+        ({"data.batch_size": 40}, IMAGES, 4 * (6 * PARAMETERS + 2 * 40 * NUMBERS + VALIDATED)),
+        ({"data.batch_size": None}, IMAGES, 4 * (6 * PARAMETERS + 2 * 100 * NUMBERS + VALIDATED)),
+        ({"data.eval_batch_size": 1000}, IMAGES, 4 * (6 * PARAMETERS + 2 * BATCH * NUMBERS + VALIDATED // 2)),
+        (HYPERCUBE, 0, DRAWN + 4 * (6 * (30 * 6 + 6 + 6 + 1) + 2 * BATCH * (30 + 2 * 7) + 2000 * 2 * 7)),
     ],
-    ids=["plain", "double", "momentum", "batch", "whole-set"],
+    ids=["plain", "double", "momentum", "batch", "whole-set", "validation", "drawn"],
 )
-def test_memory_bounds_replicas_by_the_stated_formula(options, size, tmp_path):
-    exactly = judge(tmp_path, options, memory=PROCESS_BYTES + 7 * size)
+def test_memory_bounds_replicas_by_the_stated_formula(options, shared, size, tmp_path):
+    exactly = judge(tmp_path, options, memory=PROCESS_BYTES + shared + 7 * size)
     assert exactly.most == 7
     assert "memory holds 7" in exactly.reason
-    assert judge(tmp_path, options, memory=PROCESS_BYTES + 7 * size - 1).most == 6
+    assert judge(tmp_path, options, memory=PROCESS_BYTES + shared + 7 * size - 1).most == 6
 
 
 def test_little_memory_still_holds_one(tmp_path):
     assert judge(tmp_path, memory=1.0).most == 1
 
 
-def test_structures_are_judged_once(tmp_path):
+def test_structures_are_judged_once(tmp_path, monkeypatch):
     read = ConfigReader(read_sweep(write_sweep(tmp_path)))
     first = leaves(read({}))
-    calls = []
+    built = []
+    build = Judge._build
+    monkeypatch.setattr(Judge, "_build", lambda self, config: built.append(leaves(config)) or build(self, config))
+    judged = Judge(first, read, resources(), 10)
+    changes = [{SEED: seed, STEPS: steps} for seed in range(5) for steps in (20, 30)]
+    assert {judged(Cell("c", {}, change)) for change in [{}, *changes]} == {judged(Cell("c", {}, {}))}
+    assert len(built) == 1
+    wide = {"model.net.widths": [784, 9, 10]}
+    judged(Cell("c", wide, {WIDTHS: [784, 9, 10]}))
+    assert judged(Cell("c", wide, {WIDTHS: [784, 9, 10], STEPS: 30})).alone
+    assert [config[WIDTHS] for config in built] == [[784, 6, 10], [784, 9, 10]]
+
+
+def test_configs_are_put_together_from_one_that_was_read(tmp_path, monkeypatch):
+    """They are those that would be read; another class, or what may not be there, is read."""
+    sweep = read_sweep(write_sweep(tmp_path))
+    read, calls, built = ConfigReader(sweep), [], []
 
     def counted(options):
         calls.append(options)
         return read(options)
 
-    judged = Judge(first, counted, resources(), 10)
-    changes = [{SEED: seed, STEPS: steps} for seed in range(5) for steps in (20, 30)]
-    assert {judged(Cell("c", {}, change)) for change in [{}, *changes]} == {judged(Cell("c", {}, {}))}
-    assert len(calls) == 1
-    wide = {"model.net.widths": [784, 9, 10]}
-    judged(Cell("c", wide, {WIDTHS: [784, 9, 10]}))
-    assert judged(Cell("c", wide, {WIDTHS: [784, 9, 10], STEPS: 30})).alone
-    assert calls == [{}, wide]
+    cells = resolved_cells(
+        replace(
+            sweep,
+            axes=(
+                ({"model.loss": "LogisticLoss"}, {"model.loss": "HingeLoss"}),
+                ({"model.noise_steps": None}, {"model.noise_steps": 5}),
+                ({"model.net.widths": [784, 6, 10]}, {"model.net.widths": [784, 5, 5, 10]}),
+            ),
+        ),
+        read,
+    )
+    build = Judge._build
+    monkeypatch.setattr(Judge, "_build", lambda self, config: built.append(config) or build(self, config))
+    judged = Judge(cells.first, counted, resources(), 10)
+    for cell in cells.cells:
+        judged(cell)
+    assert len(calls) == 4
+    assert [leaves(config) for config in built] == [leaves(read(cell.options)) for cell in cells.cells]

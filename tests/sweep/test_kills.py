@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -117,16 +118,16 @@ def test_killed_and_resumed(kills: int, widths: int, sweeps: Sweeps, tmp_path: P
     path = write_sweep(tmp_path, options=STEPS, grid=grid, seeds=5)
     seconds = undisturbed(path, tmp_path / "undisturbed")
     draw = random.Random(kills)
-    killed = 0
+    killed, folders = 0, count()
     while killed < kills:  # when a sweep is complete, another one begins
-        folder = SweepFolder(tmp_path / f"killed-{killed}")
+        folder = SweepFolder(tmp_path / f"killed-{next(folders)}")
         seen: dict[str, tuple[int, int]] = {}
         complete = False
         while killed < kills and not complete:
             process = sweeps.start(path, folder.path)
             if draw.random() < 0.8:  # else while it is planned
                 wait_until_begun(folder, len(seen) + 1)
-            time.sleep(draw.uniform(0, seconds / 2))
+            time.sleep(draw.uniform(0, seconds / 3))  # it has begun, and imports nothing
             with suppress(ProcessLookupError):  # it has ended already
                 os.kill(process, signal.SIGKILL)
             code = sweeps.end()

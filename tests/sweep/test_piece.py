@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from lnsgd import __version__
-from lnsgd.sweep.folder import Attempts, JobSpec, SweepFolder
+from lnsgd.sweep.attempts import Attempts
+from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.piece import write_failed, write_piece
 
 HEAD = "replica,seed,noise,lr,subset,diverged_at,stopped_at,stopped_by\n"
@@ -50,7 +51,7 @@ def written(folder: SweepFolder) -> pd.DataFrame:
 
 def test_each_replica_is_a_row(folder):
     finish(folder, "0,0,,,,,,\n1,1,,,,,,\n")
-    write_piece(folder, job(2), Attempts(2, ["once"]))
+    write_piece(folder, job(2), Attempts([0, 0], ["once"]))
     table = written(folder)
     assert table.cell.tolist() == ["c0", "c1"]
     assert [json.loads(text) for text in table.options] == [{"seed": 0}, {"seed": 1}]
@@ -64,7 +65,7 @@ def test_each_replica_is_a_row(folder):
 
 def test_trajectories_hold_all_numbers(folder):
     finish(folder, "0,0,,,,,,\n1,1,,,,,,\n")
-    write_piece(folder, job(2), Attempts(1))
+    write_piece(folder, job(2), Attempts([0]))
     table = pd.read_parquet(folder.trajectories("j"))
     assert list(table) == ["cell", "step", "epoch", "split", "measure", "layer", "value", "stderr"]
     assert table[["cell", "step", "value"]].to_numpy().tolist() == [
@@ -76,7 +77,7 @@ def test_trajectories_hold_all_numbers(folder):
 def test_replicas_end_in_different_ways(folder):
     replicas = "0,0,,,,,12,StopAtLoss\n1,1,,,,,20,limit\n2,2,,,,7,,\n"
     finish(folder, replicas, stopped_by="limit")
-    write_piece(folder, job(3), Attempts(1))
+    write_piece(folder, job(3), Attempts([0]))
     table = written(folder)
     assert table.status.tolist() == ["done", "limit", "diverged"]
     assert table.steps.tolist() == [12, 20, 7]
@@ -100,7 +101,7 @@ ORDINARY = {
 @pytest.mark.parametrize(("ended", "metrics", "row"), ORDINARY.values(), ids=ORDINARY)
 def test_an_ordinary_run_is_one_row(ended, metrics, row, folder):
     finish(folder, metrics=metrics, **ended)
-    write_piece(folder, job(1, replicated=False), Attempts(1))
+    write_piece(folder, job(1, replicated=False), Attempts([0]))
     (found,) = written(folder)[["status", "reason", "steps"]].itertuples(index=False, name=None)
     assert found == row
 
@@ -108,13 +109,13 @@ def test_an_ordinary_run_is_one_row(ended, metrics, row, folder):
 def test_nothing_need_be_measured(folder):
     finish(folder)
     folder.run("j").measures.unlink()
-    write_piece(folder, job(1, replicated=False), Attempts(1))
+    write_piece(folder, job(1, replicated=False), Attempts([0]))
     assert written(folder).status.tolist() == ["done"]
     assert len(pd.read_parquet(folder.trajectories("j"))) == 0
 
 
 def test_a_job_that_failed_is_a_row_for_each_cell(folder):
-    write_failed(folder, job(2), Attempts(2, ["first", "last"]))
+    write_failed(folder, job(2), Attempts([0, 0], ["first", "last"]))
     table = written(folder)
     assert table[["cell", "status", "reason", "attempts", "job"]].to_numpy().tolist() == [
         ["c0", "failed", "last", 2, "j"],
@@ -126,7 +127,7 @@ def test_a_job_that_failed_is_a_row_for_each_cell(folder):
 
 
 def test_nobody_was_left_to_tell(folder):
-    write_failed(folder, job(1), Attempts(2, []))
+    write_failed(folder, job(1), Attempts([0, 0], []))
     assert written(folder).reason.tolist() == ["its process died"]
 
 
@@ -135,5 +136,5 @@ def test_the_piece_comes_last(folder):
     finish(folder, "0,0,,,,,,\n")
     folder.path.joinpath("trajectories").touch()  # not a folder: cannot be written to
     with pytest.raises(OSError, match="trajectories"):
-        write_piece(folder, job(1), Attempts(1))
+        write_piece(folder, job(1), Attempts([0]))
     assert not folder.piece("j").exists()

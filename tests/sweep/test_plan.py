@@ -10,8 +10,9 @@ import pytest
 from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import Sweep, read_sweep
-from lnsgd.sweep.plan import Plan, make_plan
+from lnsgd.sweep.plan import Plan, make_plan, pack_cells
 from lnsgd.sweep.resolve import ConfigReader
+from lnsgd.sweep.table import complete_cells
 from tests.sweep.small_sweeps import write_sweep
 
 GRID = {"model.net.widths": [[784, 5, 10], [784, 6, 10]], "model.label_noise.p": [0.0, 0.1]}
@@ -45,7 +46,8 @@ class Planner:
     def again(self, at_once=4, again=()) -> Plan:
         """The same sweep, as its base config is now."""
         read = remembered(self.sweep, self.sweep.base[0].read_text())
-        return make_plan(self.sweep, read, self.folder, Resources(at_once, 8e9, gpu=False), again)
+        packed = pack_cells(self.sweep, read, Resources(at_once, 8e9, gpu=False))
+        return make_plan(self.sweep, packed, self.folder, again)
 
     def complete(self, job, status="done") -> None:
         """What matters of a job's piece of the table."""
@@ -143,6 +145,23 @@ def test_while_another_sweep_works_here_its_jobs_stay(plan):
     assert plan(at_once=1).begun == ()
 
 
+def test_what_ends_while_it_is_planned_is_not_packed_anew(plan, monkeypatch):
+    """Jobs of another sweep that works here, and would be one job: their pieces come when the rows have been read."""
+    theirs = plan(at_once=4).new
+    for job in theirs:
+        plan.folder.write_job(job)
+
+    def then_two_end(*given):
+        found = complete_cells(*given)
+        plan.complete(theirs[0])
+        plan.complete(theirs[1])
+        return found
+
+    monkeypatch.setattr("lnsgd.sweep.plan.complete_cells", then_two_end)
+    with plan.folder.working():
+        assert {job.name for job in plan(at_once=1).jobs} == {job.name for job in theirs}
+
+
 def test_what_is_to_be_run_again_is_packed_anew(plan):
     failed = plan(at_once=4).new[0]
     plan.folder.write_job(failed)
@@ -211,7 +230,7 @@ def test_many_cells(seeds, plan):
         calls.append(options)
         return read(options)
 
-    found = make_plan(sweep, counted, plan.folder, Resources(4, 8e9, gpu=False))
+    found = make_plan(sweep, pack_cells(sweep, counted, Resources(4, 8e9, gpu=False)), plan.folder)
     assert (len(found.cells.cells), len(found.new)) == (10_000 * seeds, 1_000)
     assert {len(job.cells) for job in found.new} == {10 * seeds}
     assert len(calls) == 1 + 4 * 9 + (seeds - 1) + 1

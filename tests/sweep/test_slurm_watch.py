@@ -13,12 +13,12 @@ from lnsgd.sweep import load, slurm, submission
 from lnsgd.sweep.executor import Resources, make_executor
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import read_sweep
-from lnsgd.sweep.plan import Plan, make_plan
+from lnsgd.sweep.plan import Plan, make_plan, pack_cells
 from lnsgd.sweep.resolve import ConfigReader
 from lnsgd.sweep.slurm_options import SlurmOptions
 from lnsgd.sweep.submission import Submission, remembered, sbatch_text
 from lnsgd.sweep.table import write_planned
-from tests.sweep.small_sweeps import content, write_sweep
+from tests.sweep.small_sweeps import content, stands_at, write_sweep
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -55,8 +55,8 @@ def plan(tmp_path_factory) -> Callable[[SweepFolder], Plan]:
     """Plans a sweep of two jobs."""
     source = tmp_path_factory.mktemp("source")
     wanted = read_sweep(write_sweep(source, grid={"model.net.widths": [[784, 5, 10], [784, 6, 10]]}))
-    reader = ConfigReader(wanted)
-    return lambda folder: make_plan(wanted, reader, folder, Resources(1, 8e9, gpu=False))
+    packed = pack_cells(wanted, ConfigReader(wanted), Resources(1, 8e9, gpu=False))
+    return lambda folder: make_plan(wanted, packed, folder)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,21 @@ def test_what_is_lost_is_tried_again_and_then_a_row(there, state):
     assert (row.status, row.attempts, row.reason) == ("failed", 2, attempts.errors[-1])
     assert [array.jobs for array in remembered(there.folder)] == [(lost, other)]
     assert not there.folder.piece(other).exists()
+
+
+def test_what_gets_on_before_it_is_lost_is_handed_over_again_and_again(there):
+    """On nodes that are taken away without a word."""
+    lost, folder = there.jobs[0], there.folder
+    watched = there.watch(retries=0)
+    watched.ask()
+    for array, step in enumerate((10, 20, 30, 30), start=1):
+        folder.count_attempt(lost)
+        stands_at(folder, lost, step)
+        there.states.pop((f"array-{array}", 0))
+        watched.ask()
+    assert there.taken == [there.jobs, [lost], [lost], [lost]]
+    assert folder.read_attempts(lost).starts == [0, 10, 20, 30]
+    assert load(folder.path).set_index("job").status[lost] == "failed"
 
 
 def test_a_piece_may_be_seen_late(there, monkeypatch):

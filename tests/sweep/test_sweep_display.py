@@ -47,6 +47,10 @@ def test_a_plan_says_what_is_packed_with_what_and_why(console):
     assert "lr" not in printed  # the same everywhere
 
 
+def test_one_is_no_plural(console):
+    assert shown([job("x", range(1), 5)], console).startswith("trial: 1 cell, 0 complete; 1 job for the other 1, 1 of")
+
+
 def test_many_jobs_are_counted_by_kind(console):
     jobs = [job(f"j{number}", range(3), 5) for number in range(50)] + [job("last", range(2), 6)]
     printed = shown(jobs, console)
@@ -86,7 +90,7 @@ def test_the_board_counts_cells_of_jobs_that_have_ended_and_parts_of_the_others(
         folder.progress("x").write_text('{"done": 0.5}\n')
         assert completed() == (2, "2 jobs left")
         folder.piece("y").touch()
-        assert completed() == (4, "1 jobs left")
+        assert completed() == (4, "1 job left")
         folder.piece("x").touch()
     assert completed() == (6, "0 jobs left")
     assert "6/6 cells" in text(console)

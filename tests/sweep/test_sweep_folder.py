@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lnsgd.sweep.folder import Attempts, JobSpec, SweepFolder, config_hash
+from lnsgd.sweep.attempts import Attempts
+from lnsgd.sweep.folder import JobSpec, SweepFolder, config_hash
+from tests.sweep.small_sweeps import stands_at
 
 
 @pytest.fixture
@@ -30,10 +32,36 @@ def test_attempts_are_counted_on_disk(folder):
     assert folder.count_attempt("a").begun == 1
     folder.note_error("a", "no memory")
     folder.count_attempt("a")
-    folder.count_attempt("a", -1)
-    assert SweepFolder(folder.path).read_attempts("a") == Attempts(1, ["no memory"])
+    folder.take_back_attempt("a")
+    assert SweepFolder(folder.path).read_attempts("a") == Attempts([0], ["no memory"])
     assert folder.begun("a")
-    assert folder.read_attempts("b") == Attempts(0, [])
+    assert folder.read_attempts("b") == Attempts([], [])
+
+
+def test_only_attempts_that_get_the_run_no_further_count_against_the_retries(folder):
+    """A machine dies under a job, again and again."""
+    assert not folder.is_given_up("a", 0)
+    for step in (0, 10, 20, 30):
+        if step:
+            stands_at(folder, "a", step)
+        assert not folder.is_given_up("a", 0)
+        folder.count_attempt("a")
+    assert folder.read_attempts("a") == Attempts([0, 10, 20, 30])
+    assert folder.is_given_up("a", 0)
+    assert not folder.is_given_up("a", 1)
+    folder.count_attempt("a")
+    assert folder.is_given_up("a", 1)
+    stands_at(folder, "a", 31)
+    assert not folder.is_given_up("a", 0)
+
+
+def test_a_checkpoint_that_cannot_be_read_gets_a_run_nowhere(folder):
+    stands_at(folder, "a", 10)
+    folder.count_attempt("a")
+    folder.run("a").last_checkpoint.write_bytes(b"damaged")
+    assert not folder.is_given_up("a", 0)
+    folder.count_attempt("a")
+    assert folder.is_given_up("a", 0)
 
 
 def test_what_is_forgotten_is_gone_but_for_its_run_and_its_log(folder):
@@ -42,8 +70,8 @@ def test_what_is_forgotten_is_gone_but_for_its_run_and_its_log(folder):
     for path in (*gone, *stays):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    folder.forget(["a"])
-    folder.forget(["a"])
+    assert folder.forget("a", lambda job: True)
+    assert folder.forget("a", lambda job: True)
     assert not any(path.exists() for path in gone)
     assert all(path.exists() for path in stays)
 
@@ -52,9 +80,21 @@ def test_the_piece_is_forgotten_last(folder, monkeypatch):
     """Killed on the way, the job still counts as one that has failed, and can be forgotten again."""
     removed: list[Path] = []
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: removed.append(path))
-    folder.forget(["a"])
+    folder.forget("a", lambda job: True)
     assert removed[-1] == folder.piece("a")
     assert folder.attempts("a") in removed
+
+
+def test_nothing_is_forgotten_of_a_job_that_somebody_runs_or_that_has_not_failed_any_more(folder):
+    piece, asked = folder.piece("a"), []
+    piece.parent.mkdir(parents=True)
+    piece.touch()
+    with folder.running("a"):
+        assert not folder.forget("a", lambda job: asked.append(job) or True)
+    assert asked == []  # who runs it may be about to write its piece
+    assert not folder.forget("a", lambda job: folder.is_running(job) and asked.append(job))
+    assert asked == ["a"]  # nobody could begin to run it then
+    assert piece.exists()
 
 
 def test_a_job_is_locked_by_one(folder):

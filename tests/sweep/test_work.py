@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from lnsgd.sweep import work
-from lnsgd.sweep.folder import Attempts, JobSpec, SweepFolder, config_hash
+from lnsgd.sweep.attempts import Attempts
+from lnsgd.sweep.folder import JobSpec, SweepFolder, config_hash
+from tests.sweep.small_sweeps import stands_at
 
 JOB = "j"
 
@@ -82,14 +84,14 @@ def test_what_has_a_piece_is_left_alone(folder, training):
     again = training()
     work.run_job(folder.path, JOB, 5)
     assert again.calls == []
-    assert folder.read_attempts(JOB) == Attempts(1, [])
+    assert folder.read_attempts(JOB) == Attempts([0], [])
 
 
 def test_an_error_is_tried_again(folder, training):
     training(RuntimeError("no\nmemory"))
     work.run_job(folder.path, JOB, 1)
     assert (row(folder)["status"], row(folder)["attempts"]) == ("done", 2)
-    assert folder.read_attempts(JOB) == Attempts(2, ["RuntimeError: no"])
+    assert folder.read_attempts(JOB) == Attempts([0, 0], ["RuntimeError: no"])
 
 
 def test_retries_are_bounded_and_the_last_error_is_the_reason(folder, training):
@@ -97,6 +99,27 @@ def test_retries_are_bounded_and_the_last_error_is_the_reason(folder, training):
     work.run_job(folder.path, JOB, 1)
     assert len(tried.calls) == 2
     assert (row(folder)["status"], row(folder)["reason"], row(folder)["attempts"]) == ("failed", "a = 2; give 1", 2)
+
+
+def test_a_run_that_gets_on_is_not_given_up(folder, training):
+    """Whatever becomes of its attempts: only the last two begin where the one before did."""
+
+    def fails_at(step: int) -> Callable[[], None]:
+        def fail() -> None:
+            stands_at(folder, JOB, step)
+            raise RuntimeError(f"after {step}")
+
+        return fail
+
+    tried = training(*(fails_at(step) for step in (5, 10, 15, 15, 15, 20)))
+    work.run_job(folder.path, JOB, 1)
+    assert len(tried.calls) == 5
+    assert (row(folder)["status"], row(folder)["reason"], row(folder)["attempts"]) == (
+        "failed",
+        "RuntimeError: after 15",
+        5,
+    )
+    assert folder.read_attempts(JOB).starts == [0, 5, 10, 15, 15]
 
 
 def test_attempts_that_others_died_of_count(folder, training):
@@ -122,7 +145,7 @@ def test_stopped_on_request_is_no_attempt(folder, training):
         work.run_job(folder.path, JOB, 0)
     assert ended.value.code == os.EX_TEMPFAIL
     assert not folder.piece(JOB).exists()
-    assert folder.read_attempts(JOB) == Attempts(0, [])
+    assert folder.read_attempts(JOB) == Attempts([], [])
     assert folder.begun(JOB)  # it keeps its packing
     work.run_job(folder.path, JOB, 0)
     assert row(folder)["attempts"] == 1
@@ -160,11 +183,10 @@ def test_an_attempt_is_taken_back_even_while_it_is_being_counted(folder, trainin
     """The sweep is killed between the count on disk and the note that this process has counted."""
     count, thread = SweepFolder.count_attempt, threading.Thread(target=work.take_back_attempts)
 
-    def interrupted(self: SweepFolder, job: str, by: int = 1) -> Attempts:
-        found = count(self, job, by)
-        if by == 1:
-            thread.start()
-            time.sleep(0.2)  # what would be enough for it
+    def interrupted(self: SweepFolder, job: str) -> Attempts:
+        found = count(self, job)
+        thread.start()
+        time.sleep(0.2)  # what would be enough for it
         return found
 
     monkeypatch.setattr(SweepFolder, "count_attempt", interrupted)
