@@ -80,7 +80,7 @@ def _of_arm(arm: str, cells: pd.DataFrame) -> list[Claim]:
                 f"{arm}: product of the Frobenius norms of all layers, {when}: exponent of H",
                 source=SOURCE,
                 # Three H × H matrices; the first and last have one side that is fixed.
-                paper="grows, ≥ 3/2",
+                paper="grows",
                 measured=exponents(FROBENIUS_PRODUCT, when),
                 low=1.5,
             ),
