@@ -12,7 +12,7 @@ import wandb
 from lnsgd.cli import main
 from lnsgd.figures import command
 from lnsgd.figures.figure import Figure, Scale
-from lnsgd.sweep import command as sweep_command
+from lnsgd.sweep import run as sweep_run
 from lnsgd.sweep.grid import Sweep, read_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(sweep_command, "read_sweep", lambda path: brief_sweep(read_sweep(path)))
+    monkeypatch.setattr(sweep_run, "read_sweep", lambda path: brief_sweep(read_sweep(path)))
     monkeypatch.setattr(command, "FIGURES", {name: brief(figure) for name, figure in command.FIGURES.items()})
     yield tmp_path
     wandb.teardown()  # its service stays in this folder, and would write the runs of later tests here

@@ -135,7 +135,7 @@ FIGURE = Figure(
                 MARGIN: SETTINGS[MARGIN].grid([80], [64, 256, 1024, 4096]),
                 A: SETTINGS[A].grid([80], [64, 256, 1024, 4096, 16384]),
                 B: SETTINGS[B].grid([80], [64, 256, 1024, 4096, 16384]),
-                C: SETTINGS[C].grid([80, 320], [64, 256, 1024, 4096, 16384]),
+                C: SETTINGS[C].grid([80], [64, 256, 1024, 4096, 16384]),
             },
         ),
         # For GPUs.

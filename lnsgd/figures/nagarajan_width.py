@@ -80,7 +80,7 @@ FIGURE = Figure(
                 MARGIN: SETTINGS[MARGIN].grid([320, 160, 80, 40], [64, 256]),
                 A: SETTINGS[A].grid([320, 160, 80, 40], [64, 256, 1024, 4096]),
                 B: SETTINGS[B].grid([320, 160, 80, 40], [64, 256, 1024]),
-                C: SETTINGS[C].grid([1280, 640, 320, 160, 80, 40], [64, 256, 1024, 4096]),
+                C: SETTINGS[C].grid([640, 320, 160, 80, 40], [64, 256, 1024, 4096]),
             },
         ),
         # For GPUs.
