@@ -1,7 +1,7 @@
 """Logs how many neurons fire."""
 
 from lnsgd.callbacks.activations import ActivationCallback
-from lnsgd.callbacks.measure import Split
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.measures import Firings
 from lnsgd.measures.active_neurons import active_count

@@ -10,7 +10,8 @@ from torch import Tensor
 from lnsgd.callbacks import pictures
 from lnsgd.callbacks.activations import ActivationCallback
 from lnsgd.callbacks.firing_passes import passes_of
-from lnsgd.callbacks.measure import Split, subjects
+from lnsgd.callbacks.measure import subjects
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.measures import Firings, associated_class
 from lnsgd.measures.class_association import association, firing_rates, plot_histograms
@@ -31,9 +32,13 @@ class ClassAssociation(ActivationCallback):
     Args:
         threshold: A neuron belongs to a class for which it fires at least this many times as much.
         rates: Compare rates per example of a class in place of counts.
-        num_classes: C; by default the DataModule's ``num_classes``.
+        num_classes: C; by default what the DataModule's ``num_classes`` or the data set's ``classes`` say, else the
+            largest label that is seen in a first look at the data plus one.
         histograms: Number of neurons drawn, 0 for none.
         options: See `ActivationCallback`.
+
+    Raises:
+        ValueError: on measuring, labels that are no class indices.
     """
 
     headline = ("associated_count", "associated")
@@ -57,12 +62,11 @@ class ClassAssociation(ActivationCallback):
         """What makes this callback another one than a second of its class."""
         return {**super().identity, "threshold": self.threshold, "rates": self.rates}
 
-    def classes_needed(self, subject: Subject) -> int:
+    def classes_needed(self, trainer: Trainer, subject: Subject) -> int:
         """The number of classes C."""
-        classes = self.num_classes or getattr(subject.data, "num_classes", None)
-        if classes is None:
-            raise ValueError("ClassAssociation: the DataModule does not say its num_classes; give num_classes=")
-        return classes
+        if self.num_classes is not None:
+            return self.num_classes
+        return max(self.source.num_classes(trainer, subject, split, self.examples_of(split)) for split in self.splits)
 
     def measurements(self, firings: Firings, split: Split, layer: str) -> list[Measurement]:
         """Count and fraction of one site."""

@@ -1,7 +1,7 @@
 """Logs how many neurons never fire."""
 
 from lnsgd.callbacks.activations import ActivationCallback
-from lnsgd.callbacks.measure import Split
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.measures import Firings
 from lnsgd.measures.dead_neurons import dead_count

@@ -1,5 +1,6 @@
 """Forward passes that all callbacks share which look at the same activation sites on the same data."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -9,8 +10,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lnsgd.callbacks.measure import Split, measurement_batches
-from lnsgd.measures import Firings, activation_sites, evaluation_mode, observe
+from lnsgd.callbacks.measurement_data import DataSource, Split
+from lnsgd.measures import Firings, activation_sites, evaluation_mode, names_of_calls, observe
 from lnsgd.modules.replicated import Subject
 
 
@@ -21,12 +22,14 @@ class Watch(NamedTuple):
         split: On which data.
         examples: On this many of its examples, a fixed keyed subset; ``None`` for all.
         layers: Patterns of module names; ``None`` for all activation modules.
+        source: Where the data comes from.
         num_classes: Classes that are told apart; 1 for none.
     """
 
     split: Split
     examples: int | None
     layers: tuple[str, ...] | None
+    source: DataSource
     num_classes: int
 
 
@@ -37,29 +40,36 @@ class SiteFirings:
         module: The network.
         watch: Its sites, and the number of classes.
 
-    Attributes:
-        found: By site, in the order of the forward pass.
-        repeated: A site that was called more than once in a forward pass, if any was.
+    Raises:
+        ValueError: no sites; while counting, pre-activations that are not one row for each example.
     """
 
     def __init__(self, module: nn.Module, watch: Watch) -> None:
         self._sites = activation_sites(module, watch.layers)
         self._num_classes = watch.num_classes
-        self.found: dict[str, Firings] = {}
-        self.repeated: str | None = None
+        self._found: dict[tuple[str, int], Firings] = {}  # by site and number of its call, as they are called
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a site was called more than once for a batch."""
+        return any(call > 1 for _, call in self._found)
 
     @contextmanager
     def batch(self, labels: Tensor) -> Iterator[None]:
         """Counts in the one forward pass of a batch with these labels (B, …) that is made within."""
-        seen: set[str] = set()
+        calls: Counter[str] = Counter()
 
         def add(layer: str, preactivations: Tensor) -> None:
-            if layer in seen:
-                self.repeated = layer
-            seen.add(layer)
-            if layer not in self.found:
-                self.found[layer] = self._new(preactivations)
-            self.found[layer].update(preactivations, labels)
+            calls[layer] += 1
+            site = layer, calls[layer]
+            if len(preactivations) != len(labels):
+                raise ValueError(
+                    f"{layer} gets shape {tuple(preactivations.shape)} for {len(labels)} examples; its first dimension "
+                    "must be the examples: leave it out of `layers`"
+                )
+            if site not in self._found:
+                self._found[site] = self._new(preactivations)
+            self._found[site].update(preactivations, labels)
 
         with observe(self._sites, add):
             yield
@@ -70,28 +80,35 @@ class SiteFirings:
             return Firings(self._num_classes, units, sync_on_compute=False).to(preactivations.device)
 
     def over_processes(self) -> Mapping[str, Firings]:
-        """By site, summed over processes."""
-        for firings in self.found.values():
+        """By site, in the order of the forward pass, summed over processes.
+
+        Raises:
+            ValueError: no site was called, or one not as often for every batch.
+        """
+        if not self._found:
+            raise ValueError(
+                f"none of the activation sites is called in a forward pass: {', '.join(self._sites)}; choose others by "
+                "`layers`, and give no module that torch.compile has compiled"
+            )
+        for firings in self._found.values():
             firings.sync()
-        return self.found
+        for (layer, call), firings in self._found.items():
+            if not torch.equal(firings.examples, self._found[layer, 1].examples):
+                raise ValueError(f"{layer} is not called {call} times for every batch; leave it out of `layers`")
+        return names_of_calls(self._found)
 
 
 def pass_over(trainer: Trainer, subject: Subject, watch: Watch) -> Mapping[str, Firings]:
     """Firings by site in a forward pass over the data in eval mode, at the precision of validation.
 
     Raises:
-        ValueError: a site that is called more than once in a forward pass.
+        ValueError: see `SiteFirings`.
     """
     firings = SiteFirings(subject.module, watch)
     with torch.no_grad(), evaluation_mode(subject.module):
-        for inputs, labels in measurement_batches(trainer, subject, watch.split, watch.examples):
+        for inputs, labels in watch.source.batches(trainer, subject, watch.split, watch.examples):
             with firings.batch(labels), trainer.precision_plugin.forward_context():
                 subject.module(inputs)
-            if firings.repeated:
-                raise ValueError(
-                    f"{firings.repeated} is called more than once in a forward pass, so it stands for several layers; "
-                    "give each activation a module of its own, or leave it out of `layers`"
-                )
     return firings.over_processes()
 
 
@@ -117,7 +134,7 @@ class Ride:
         self._looking.close()
 
     def firings(self) -> Mapping[str, Firings] | None:
-        """By site, summed over processes; ``None`` where validation is more than one forward pass a batch."""
+        """By site, summed over processes; ``None`` where validation may be more than one forward pass a batch."""
         return None if self._firings.repeated else self._firings.over_processes()
 
 

@@ -6,13 +6,15 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, MeasurementData, Split, module_loss, share_of
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measure import share_of
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.losses import Loss
+from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.modules.replicated import Subject
 
 
-class GradientNorm(MeasureCallback):
+class GradientNorm(DataCallback):
     """Logs ‖∇L‖₂ as ``gradient_norm/<split>`` and, per tensor, ``gradient_norm/<split>/<tensor>``.
 
     L is the mean loss on clean labels in eval mode, see `lnsgd.measures.gradient_norm`, over a fixed keyed subset. Of a
@@ -24,7 +26,7 @@ class GradientNorm(MeasureCallback):
         per_tensor: Log each tensor's norm too.
         loss: Per-example loss ``(outputs, labels) -> (B,)``; by default the module's ``loss``.
         max_overhead: See `MeasureCallback`.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: on measuring, no loss.
@@ -37,11 +39,11 @@ class GradientNorm(MeasureCallback):
         split: Split = "train",
         examples: int | None = 1_000,
         per_tensor: bool = True,
-        loss: Loss | None = None,
+        loss: PerExampleLoss | None = None,
         max_overhead: float | None = 0.05,
-        **schedule: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(max_overhead=max_overhead, **schedule)
+        super().__init__(max_overhead=max_overhead, **options)
         self.split = split
         self.examples = examples
         self.per_tensor = per_tensor
@@ -58,8 +60,8 @@ class GradientNorm(MeasureCallback):
         try:
             norm = measures.gradient_norm(
                 subject.module,
-                self.loss or module_loss(subject.module),
-                MeasurementData(trainer, subject, self.split, self.examples),
+                per_example_loss(self.loss, subject.module),
+                self.batches(trainer, subject, self.split, self.examples),
                 share=share_of(trainer),
             )
         except measures.NonFiniteError:

@@ -6,13 +6,15 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures, rng
-from lnsgd.callbacks.measure import MeasureCallback, MeasurementData, Split, module_loss, share_of
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measure import share_of
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.losses import Loss
+from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.modules.replicated import Subject
 
 
-class HessianTrace(MeasureCallback):
+class HessianTrace(DataCallback):
     """Logs the trace of the Hessian of the mean loss, see `lnsgd.measures.hessian_trace`.
 
     Logs ``hessian_trace/<split>``, on clean labels, and the parts of the tensors, each with its standard error.
@@ -31,7 +33,7 @@ class HessianTrace(MeasureCallback):
         loss: Per-example loss ``(outputs, labels) -> (B,)``; by default the module's ``loss``.
         seed: Key of the probes.
         max_overhead: See `MeasureCallback`.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: a tolerance or number of probes that makes no sense; on measuring, no loss.
@@ -47,12 +49,12 @@ class HessianTrace(MeasureCallback):
         method: measures.Method = "auto",
         rtol: float = 0.02,
         max_probes: int = 1_000,
-        loss: Loss | None = None,
+        loss: PerExampleLoss | None = None,
         seed: int = 0,
         max_overhead: float | None = 0.01,
-        **schedule: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(max_overhead=max_overhead, **schedule)
+        super().__init__(max_overhead=max_overhead, **options)
         measures.Budget(rtol, max_probes=max_probes)  # refuses what makes no sense before training, not in it
         self.split = split
         self.examples = examples
@@ -80,8 +82,8 @@ class HessianTrace(MeasureCallback):
         try:
             trace = measures.hessian_trace(
                 subject.module,
-                self.loss or module_loss(subject.module),
-                MeasurementData(trainer, subject, self.split, self.examples, noise_seed),
+                per_example_loss(self.loss, subject.module),
+                self.batches(trainer, subject, self.split, self.examples, noise_seed),
                 method=self.method,
                 rtol=self.rtol,
                 max_probes=self.max_probes,

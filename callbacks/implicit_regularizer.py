@@ -6,12 +6,14 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, MeasurementData, Split, share_of
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measure import share_of
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 
 
-class ImplicitRegularizer(MeasureCallback):
+class ImplicitRegularizer(DataCallback):
     """Logs ``implicit_regularizer/<split>``: (1/n)Σ‖∇h(x_i)‖², see `lnsgd.measures.implicit_regularizer`.
 
     It is exact, and costs one backward pass for every output of the network. The data is a fixed keyed subset. Of a
@@ -21,7 +23,7 @@ class ImplicitRegularizer(MeasureCallback):
         split: On which data.
         examples: Number of examples; ``null`` for the whole split.
         max_overhead: See `MeasureCallback`.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: on measuring, no examples, or outputs that are not floating point.
@@ -34,9 +36,9 @@ class ImplicitRegularizer(MeasureCallback):
         split: Split = "train",
         examples: int | None = 1_000,
         max_overhead: float | None = 0.05,
-        **schedule: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(max_overhead=max_overhead, **schedule)
+        super().__init__(max_overhead=max_overhead, **options)
         self.split = split
         self.examples = examples
 
@@ -47,7 +49,7 @@ class ImplicitRegularizer(MeasureCallback):
 
     def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
         """One number."""
-        data = MeasurementData(trainer, subject, self.split, self.examples)
+        data = self.batches(trainer, subject, self.split, self.examples)
         try:
             value = measures.implicit_regularizer(subject.module, data, share=share_of(trainer))
         except measures.NonFiniteError:

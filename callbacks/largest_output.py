@@ -6,26 +6,27 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 
 
-class LargestOutput(MeasureCallback):
+class LargestOutput(DataCallback):
     """Logs ``largest_output/<split>``, see `lnsgd.measures.largest_output`.
 
     Args:
         splits: On which data.
         examples: On this many examples of each split, a fixed keyed subset; ``null`` for all.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
     """
 
     headline = ("largest_output", "output")
 
     def __init__(
-        self, splits: Sequence[Split] = ("train", "val"), examples: int | None = 10_000, **schedule: Any
+        self, splits: Sequence[Split] = ("train", "val"), examples: int | None = 10_000, **options: Any
     ) -> None:
-        super().__init__(**schedule)
+        super().__init__(**options)
         self.splits = splits
         self.examples = examples
 
@@ -41,6 +42,6 @@ class LargestOutput(MeasureCallback):
     def _on(self, trainer: Trainer, subject: Subject, split: Split) -> float:
         return measures.largest_output(
             subject.module,
-            measurement_batches(trainer, subject, split, self.examples),
+            self.batches(trainer, subject, split, self.examples),
             reduce=lambda largest: trainer.strategy.reduce(largest, reduce_op="max"),
         )

@@ -6,19 +6,21 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches, share_of
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measure import share_of
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 
 
-class Margin(MeasureCallback):
+class Margin(DataCallback):
     """Logs ``margin_fraction/<split>`` and ``margin_median/<split>``, see `lnsgd.measures.margins`.
 
     Args:
         margin: Of at least which margin the fraction is.
         splits: On which data.
         examples: On this many examples of each split, a fixed keyed subset; ``null`` for all.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: on measuring, labels that are no classes.
@@ -31,9 +33,9 @@ class Margin(MeasureCallback):
         margin: float = 10.0,
         splits: Sequence[Split] = ("train", "val"),
         examples: int | None = 10_000,
-        **schedule: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**schedule)
+        super().__init__(**options)
         self.margin = margin
         self.splits = splits
         self.examples = examples
@@ -47,7 +49,7 @@ class Margin(MeasureCallback):
         """Both on each split."""
         found = []
         for split in self.splits:
-            batches = measurement_batches(trainer, subject, split, self.examples)
+            batches = self.batches(trainer, subject, split, self.examples)
             margins = measures.margins(subject.module, batches, share=share_of(trainer))
             found.append(Measurement("margin_fraction", split, "", margins.fraction(self.margin)))
             found.append(Measurement("margin_median", split, "", margins.quantile(0.5)))

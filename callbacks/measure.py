@@ -1,24 +1,20 @@
-"""What all measuring callbacks share: when they run and on which data."""
+"""What all measuring callbacks share: when they run, and where their numbers go."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
-from lnsgd import rng
 from lnsgd.callbacks.measurements import Measurement, group_scalars, scalars, tabulate, write_table
 from lnsgd.callbacks.overhead import Overhead
-from lnsgd.data.batch import Batch
 from lnsgd.loggers import log_scalars, send_scalars
 from lnsgd.measures import Share
+from lnsgd.models import MLP
 from lnsgd.modules.replicated import ReplicatedModule, Subject
 from lnsgd.replicas import groups
 from lnsgd.schedules import Schedule, at, every, log_spaced
-
-Split = Literal["train", "val", "test"]
 
 
 class MeasureCallback(Callback):
@@ -175,6 +171,20 @@ def network(module: LightningModule) -> LightningModule:
     return module.cell if isinstance(module, ReplicatedModule) else module
 
 
+def mlp_of(subject: Subject) -> MLP:
+    """The network of a module, its ``net``, for measures that are made for one kind.
+
+    Raises:
+        ValueError: it is no `MLP`.
+    """
+    net = getattr(subject.module, "net", subject.module)
+    if not isinstance(net, MLP):
+        raise ValueError(
+            f"this measure is for an lnsgd.models.MLP, not for a {type(net).__name__}; remove its callback"
+        )
+    return net
+
+
 def _scalars(module: LightningModule, found: Mapping[int, Sequence[Measurement]]) -> dict[str, float]:
     if isinstance(module, ReplicatedModule):
         return group_scalars(found, groups(module.replicas))
@@ -191,71 +201,6 @@ def _due(settings: Mapping[str, Any]) -> tuple[Schedule | None, Schedule | None]
         raise ValueError(f"{' and '.join(f'{name} = {value}' for name, value in given.items())}: give one schedule")
     name, value = next(iter(given.items()), ("every_n_epochs", 1))
     return (every(value), None) if name == "every_n_epochs" else (None, _IN_STEPS[name](value))
-
-
-def module_loss(module: LightningModule) -> Callable[[Tensor, Tensor], Tensor]:
-    """A module's per-example loss.
-
-    Raises:
-        ValueError: it has none.
-    """
-    loss = getattr(module, "loss", None)
-    if loss is None:
-        raise ValueError(f"{type(module).__name__} has no attribute `loss`; give the callback a per-example loss=")
-    return loss
-
-
-def measurement_batches(
-    trainer: Trainer, subject: Subject, split: Split, examples: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of the data to measure on, see `MeasurementData`."""
-    return iter(MeasurementData(trainer, subject, split, examples))
-
-
-class MeasurementData:
-    """This process's share of the data to measure on: batches (inputs, labels) on its device, as often as one likes.
-
-    Args:
-        trainer: For the precision and the share.
-        subject: The network that is measured.
-        split: Of its data.
-        examples: Size of the subset; all where it is ``None``.
-        noise_seed: Key of a draw of the module's own label noise on the labels, always the same one; by default
-            the labels are clean.
-
-    Raises:
-        ValueError: the DataModule does not say what to measure on.
-    """
-
-    def __init__(
-        self, trainer: Trainer, subject: Subject, split: Split, examples: int | None, noise_seed: int | None = None
-    ) -> None:
-        loader = getattr(subject.data, "measurement_dataloader", None)
-        if loader is None:
-            raise ValueError(
-                "measuring callbacks need a DataModule with measurement_dataloader(split, examples), which gives "
-                "batches that do not disturb training; the Trainer has none"
-            )
-        self._trainer = trainer
-        self._batches = loader(split, examples)
-        self._num_classes = getattr(subject.data, "num_classes", None)
-        self._noise = getattr(subject.module, "label_noise", None)
-        self._noise_seed = noise_seed
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, batch in enumerate(self._batches):
-            inputs, labels, examples = Batch.of(batch, self._trainer.world_size)
-            inputs, labels = self._trainer.precision_plugin.convert_input((inputs, labels))
-            yield inputs, self._targets(labels, number, examples)
-
-    def _targets(self, labels: Tensor, batch: int, examples: int) -> Tensor:
-        """Of this process's share of a batch. Drawn for the whole batch: the noise of one process is that of two."""
-        if self._noise_seed is None or self._noise is None:
-            return labels
-        generator = rng.generator(self._noise_seed, "probes", batch)
-        drawn = self._noise.draw((examples, *labels.shape[1:]), generator, self._num_classes)
-        mine = drawn[self._trainer.global_rank :: self._trainer.world_size].to(labels.device)
-        return self._noise.apply(labels, mine, self._num_classes)
 
 
 def share_of(trainer: Trainer) -> Share:

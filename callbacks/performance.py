@@ -7,20 +7,21 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches, module_loss
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.losses import Loss
+from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.modules.replicated import Subject
 
 
-class Performance(MeasureCallback):
+class Performance(DataCallback):
     """Logs ``loss/<split>`` and, for class labels, ``error/<split>`` on clean labels, see `lnsgd.measures.performance`.
 
     Args:
         splits: On which data.
         examples: On this many examples of each split, a fixed keyed subset; ``null`` for all.
         loss: Per-example loss ``(outputs, labels) -> (B,)``; by default the module's ``loss``.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: on measuring, no loss.
@@ -32,10 +33,10 @@ class Performance(MeasureCallback):
         self,
         splits: Sequence[Split] = ("train", "val"),
         examples: int | None = 10_000,
-        loss: Loss | None = None,
-        **schedule: Any,
+        loss: PerExampleLoss | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(**schedule)
+        super().__init__(**options)
         self.splits = splits
         self.examples = examples
         self.loss = loss
@@ -52,8 +53,8 @@ class Performance(MeasureCallback):
     def _on(self, trainer: Trainer, subject: Subject, split: Split) -> list[Measurement]:
         found = measures.performance(
             subject.module,
-            self.loss or module_loss(subject.module),
-            measurement_batches(trainer, subject, split, self.examples),
+            per_example_loss(self.loss, subject.module),
+            self.batches(trainer, subject, split, self.examples),
             reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
         )
         loss = Measurement("loss", split, "", found.loss)

@@ -1,21 +1,21 @@
 """Logs how far a network is from the flattest one that fits the data."""
 
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, measurement_batches
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measure import mlp_of
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 
 
-class Sharpness(MeasureCallback):
+class Sharpness(DataCallback):
     """Logs the numbers of `lnsgd.measures.Sharpness` on the whole training set, such as ``trace/train``.
 
-    For networks Σ_j φ(θ_j·x) only. For its arguments see `lnsgd.callbacks.measure.MeasureCallback`.
+    For networks Σ_j φ(θ_j·x) only. For its arguments see `lnsgd.callbacks.data_callback.DataCallback`.
 
     Raises:
         ValueError: on measuring, another network.
@@ -25,8 +25,8 @@ class Sharpness(MeasureCallback):
 
     def measure(self, trainer: Trainer, subject: Subject) -> list[Measurement]:
         """All of them."""
-        net: Any = subject.module.net
-        batches = list(measurement_batches(trainer, subject, "train", None))
+        net = mlp_of(subject)
+        batches = list(self.batches(trainer, subject, "train", None))
         inputs, targets = (torch.cat(tensors) for tensors in zip(*batches))
         found = measures.sharpness(net, inputs, targets)
         return [Measurement(name, "train", "", value) for name, value in asdict(found).items()]

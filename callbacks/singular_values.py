@@ -7,12 +7,13 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import MeasureCallback, Split, measurement_batches
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 
 
-class SingularValues(MeasureCallback):
+class SingularValues(DataCallback):
     """Logs ``singular_value_1``, ``_2``, … and ``effective_rank`` of weight and of feature matrices.
 
     Of every trained weight matrix (``singular_value_1/<tensor>``), and on each split of what every activation site
@@ -24,7 +25,7 @@ class SingularValues(MeasureCallback):
         number: How many singular values are logged, the largest ones.
         tolerance: Singular values count for the rank above this part of the largest.
         examples: On this many examples of each split, a fixed keyed subset; ``null`` for all.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: number below 1, or a tolerance outside (0, 1); on measuring, a pattern that matches no module.
@@ -39,9 +40,9 @@ class SingularValues(MeasureCallback):
         number: int = 5,
         tolerance: float = 0.01,
         examples: int | None = 10_000,
-        **schedule: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**schedule)
+        super().__init__(**options)
         if number < 1:
             raise ValueError(f"SingularValues: number = {number}; give at least 1")
         if not 0 < tolerance < 1:
@@ -67,7 +68,7 @@ class SingularValues(MeasureCallback):
             if weight.ndim == 2:
                 found += self._of(weight, "", name)
         for split in self.splits:
-            batches = measurement_batches(trainer, subject, split, self.examples)
+            batches = self.batches(trainer, subject, split, self.examples)
             for name, matrix in measures.features(subject.module, batches, self.layers).items():
                 found += self._of(matrix, split, name)
         return found

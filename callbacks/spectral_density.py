@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lnsgd import measures, rng
 from lnsgd.callbacks import pictures
-from lnsgd.callbacks.measure import MeasurementData, Split, module_loss, share_of, subjects
-from lnsgd.losses import Loss
+from lnsgd.callbacks.measure import share_of, subjects
+from lnsgd.callbacks.measurement_data import BatchLayout, DataSource, GivenData, Split, forget
+from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import RunFolder, whole_file
 
@@ -36,6 +37,8 @@ class SpectralDensity(Callback):
         top: Number of largest eigenvalues that are marked, 0 for none.
         loss: Per-example loss ``(outputs, labels) -> (B,)``; by default the module's ``loss``.
         seed: Key of the probes.
+        data: See `DataCallback`.
+        batch: The same.
 
     Raises:
         ValueError: numbers of probes, steps or eigenvalues, or a width, that make no sense; at the end of training,
@@ -50,8 +53,10 @@ class SpectralDensity(Callback):
         steps: int = 50,
         width: float | None = None,
         top: int = 10,
-        loss: Loss | None = None,
+        loss: PerExampleLoss | None = None,
         seed: int = 0,
+        data: GivenData | None = None,
+        batch: BatchLayout | None = None,
     ) -> None:
         for name, value, least in (("probes", probes, 1), ("steps", steps, 1), ("top", top, 0)):
             if value < least:
@@ -66,6 +71,11 @@ class SpectralDensity(Callback):
         self.top = top
         self.loss = loss
         self.seed = seed
+        self.source = DataSource(data, batch)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets go of what was read."""
+        forget(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures and draws the trained network."""
@@ -81,8 +91,8 @@ class SpectralDensity(Callback):
 
     def _measure(self, trainer: Trainer, subject: Subject) -> Spectrum | None:
         """The density and the largest eigenvalues, the same on all processes."""
-        module, loss = subject.module, self.loss or module_loss(subject.module)
-        data, share = MeasurementData(trainer, subject, self.split, self.examples), share_of(trainer)
+        module, loss = subject.module, per_example_loss(self.loss, subject.module)
+        data, share = self.source.batches(trainer, subject, self.split, self.examples), share_of(trainer)
         try:
             density = measures.spectral_density(
                 module,

@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures
-from lnsgd.callbacks.measure import measurement_batches, share_of
+from lnsgd.callbacks.measure import share_of
 from lnsgd.callbacks.stopping_rule import StoppingRule
 from lnsgd.modules.replicated import Subject
 
@@ -21,7 +21,7 @@ class StopAtMargin(StoppingRule):
         margin: The margin that is asked for.
         fraction: Of the examples, above 0 and at most 1.
         examples: Of this many training examples, a fixed keyed subset; ``null`` for all.
-        schedule: See `MeasureCallback`; without ``max_overhead``.
+        options: See `StoppingRule`; without ``max_overhead``.
 
     Raises:
         ValueError: a margin that is no finite number; another fraction; on measuring, labels that are no classes.
@@ -30,9 +30,9 @@ class StopAtMargin(StoppingRule):
     headline = ("stopping_margin_fraction", "margin_fraction")
 
     def __init__(
-        self, margin: float = 10.0, fraction: float = 0.99, examples: int | None = None, **schedule: Any
+        self, margin: float = 10.0, fraction: float = 0.99, examples: int | None = None, **options: Any
     ) -> None:
-        super().__init__(examples, **schedule)
+        super().__init__(examples, **options)
         if not math.isfinite(margin):
             raise ValueError(f"StopAtMargin: margin = {margin}; give a finite number")
         if not 0 < fraction <= 1:
@@ -51,7 +51,7 @@ class StopAtMargin(StoppingRule):
 
     def value(self, trainer: Trainer, subject: Subject) -> float:
         """Fraction of the examples with the margin."""
-        batches = measurement_batches(trainer, subject, "train", self.examples)
+        batches = self.batches(trainer, subject, "train", self.examples)
         return measures.margins(subject.module, batches, share=share_of(trainer)).fraction(self.margin)
 
     def holds(self, value: float) -> bool:

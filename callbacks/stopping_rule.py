@@ -5,8 +5,9 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from lnsgd.callbacks.measure import MeasureCallback, measurement_batches, module_loss
+from lnsgd.callbacks.data_callback import DataCallback
 from lnsgd.callbacks.measurements import Measurement
+from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.data import ReplicatedData
 from lnsgd.measures import Performance, performance
 from lnsgd.modules import ReplicatedModule
@@ -17,7 +18,7 @@ from lnsgd.schedules import every
 LIMIT = "limit"
 
 
-class StoppingRule(MeasureCallback):
+class StoppingRule(DataCallback):
     """Base of the stopping rules. A subclass says what is measured, `value`, and when that is enough, `holds`.
 
     Measures training examples, with the labels of the data, at the schedule of `MeasureCallback`. At the first
@@ -33,7 +34,7 @@ class StoppingRule(MeasureCallback):
     Args:
         examples: Measure this many training examples, a fixed keyed subset; ``null`` for all.
         in_a_row: At how many measurements in a row it must hold, the one before the first step included.
-        schedule: See `MeasureCallback`; without ``max_overhead``.
+        options: See `DataCallback`; without ``max_overhead``.
 
     Raises:
         ValueError: ``max_overhead``; ``in_a_row`` below 1.
@@ -42,15 +43,15 @@ class StoppingRule(MeasureCallback):
         stopped_at: Step at which it has ended an ordinary run.
     """
 
-    def __init__(self, examples: int | None = None, in_a_row: int = 1, **schedule: Any) -> None:
-        if schedule.get("max_overhead") is not None:
+    def __init__(self, examples: int | None = None, in_a_row: int = 1, **options: Any) -> None:
+        if options.get("max_overhead") is not None:
             raise ValueError(
-                f"{self.name}: max_overhead = {schedule['max_overhead']} would let the clock decide when a run "
+                f"{self.name}: max_overhead = {options['max_overhead']} would let the clock decide when a run "
                 "ends; leave it out"
             )
         if in_a_row < 1:
             raise ValueError(f"{self.name}: in_a_row = {in_a_row}; give an integer >= 1")
-        super().__init__(**schedule)
+        super().__init__(**options)
         self.examples = examples
         self.in_a_row = in_a_row
         self._start_anew()
@@ -89,6 +90,7 @@ class StoppingRule(MeasureCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Counts epochs in steps, where the whole run is one epoch of Lightning."""
+        super().setup(trainer, pl_module, stage)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and isinstance(data, ReplicatedData) and data.endless and self._epoch_due:
             assert isinstance(self._epoch_due, every)
@@ -123,6 +125,15 @@ class StoppingRule(MeasureCallback):
         if value is None:
             value = self.value(trainer, subject)
         return [Measurement(self.headline[0], "train", "", value)]
+
+    def performance(self, trainer: Trainer, subject: Subject, loss: PerExampleLoss | None) -> Performance:
+        """Loss, by default the module's own, and error on the training examples."""
+        return performance(
+            subject.module,
+            per_example_loss(loss, subject.module),
+            self.batches(trainer, subject, "train", self.examples),
+            reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
+        )
 
     def _measure_once(self, trainer: Trainer, module: LightningModule) -> dict[int, list[Measurement]]:
         found = super()._measure_once(trainer, module)
@@ -172,13 +183,3 @@ def stopped_by(trainer: Trainer, module: LightningModule) -> str | None:
     if module.frozen.moving:
         return LIMIT
     return " and ".join(sorted(set(module.frozen.stopped_by.values()))) or "diverged"
-
-
-def training_performance(trainer: Trainer, subject: Subject, examples: int | None) -> Performance:
-    """Loss, the module's own, and error on training examples."""
-    return performance(
-        subject.module,
-        module_loss(subject.module),
-        measurement_batches(trainer, subject, "train", examples),
-        reduce=lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
-    )

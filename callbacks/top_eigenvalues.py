@@ -6,14 +6,16 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from lnsgd import measures, rng
-from lnsgd.callbacks.measure import MeasureCallback, MeasurementData, Split, module_loss, share_of
+from lnsgd.callbacks.data_callback import DataCallback
+from lnsgd.callbacks.measure import share_of
+from lnsgd.callbacks.measurement_data import Split
 from lnsgd.callbacks.measurements import Measurement
-from lnsgd.losses import Loss
+from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.measures.top_eigenvalues import check_settings
 from lnsgd.modules.replicated import Subject
 
 
-class TopEigenvalues(MeasureCallback):
+class TopEigenvalues(DataCallback):
     """Logs the largest eigenvalues of the Hessian of the mean loss, see `lnsgd.measures.top_eigenvalues`.
 
     Logs ``top_eigenvalue_1/<split>``, the sharpness along training, ``_2`` and so on, on clean labels; and
@@ -29,7 +31,7 @@ class TopEigenvalues(MeasureCallback):
         loss: Per-example loss ``(outputs, labels) -> (B,)``; by default the module's ``loss``.
         seed: Key of the random vectors that the iteration starts with.
         max_overhead: See `MeasureCallback`.
-        schedule: See `MeasureCallback`.
+        options: Data, layout of batches and schedule, see `DataCallback`.
 
     Raises:
         ValueError: a count, tolerance or number of products that makes no sense; on measuring, no loss, or more
@@ -45,12 +47,12 @@ class TopEigenvalues(MeasureCallback):
         count: int = 1,
         rtol: float = 1e-3,
         max_products: int = 200,
-        loss: Loss | None = None,
+        loss: PerExampleLoss | None = None,
         seed: int = 0,
         max_overhead: float | None = 0.05,
-        **schedule: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(max_overhead=max_overhead, **schedule)
+        super().__init__(max_overhead=max_overhead, **options)
         check_settings(count, rtol, max_products)  # refuses what makes no sense before training, not in it
         self.split = split
         self.examples = examples
@@ -71,8 +73,8 @@ class TopEigenvalues(MeasureCallback):
         try:
             found = measures.top_eigenvalues(
                 subject.module,
-                self.loss or module_loss(subject.module),
-                MeasurementData(trainer, subject, self.split, self.examples),
+                per_example_loss(self.loss, subject.module),
+                self.batches(trainer, subject, self.split, self.examples),
                 count=self.count,
                 rtol=self.rtol,
                 max_products=self.max_products,

@@ -28,7 +28,7 @@ from lnsgd.measures.polyline import polyline
 from lnsgd.measures.projected_flow import Constrained, projected_flow, retract
 from lnsgd.measures.recovery_error import recovery_error
 from lnsgd.measures.singular_values import effective_rank, features, singular_values
-from lnsgd.measures.sites import activation_sites, observe
+from lnsgd.measures.sites import activation_sites, names_of_calls, observe
 from lnsgd.measures.spectral_density import SpectralDensity, spectral_density
 from lnsgd.measures.sum_network import Sharpness, SumNetwork, sharpness, sum_network
 from lnsgd.measures.tanh_network import TanhNetwork
@@ -84,6 +84,7 @@ __all__ = [
     "largest_output",
     "margins",
     "minimal_regularizer",
+    "names_of_calls",
     "norm_products",
     "norm_step",
     "observe",

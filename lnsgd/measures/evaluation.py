@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from lnsgd import rng
 
@@ -23,3 +23,30 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs of a model.
+
+    Raises:
+        ValueError: they are not one tensor of floating-point numbers.
+    """
+    outputs = model(inputs)
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"{type(model).__name__} gives {kind}; measures need one tensor of floating-point outputs")
+    return outputs
+
+
+def per_example(losses: Tensor, examples: int) -> Tensor:
+    """Losses (B,) as they are.
+
+    Raises:
+        ValueError: they are not one number for each example, such as their mean.
+    """
+    if losses.shape != (examples,):
+        raise ValueError(
+            f"the loss gives shape {tuple(losses.shape)} for {examples} examples; it must be per example: give a loss= "
+            "such as torch.nn.CrossEntropyLoss(reduction='none')"
+        )
+    return losses

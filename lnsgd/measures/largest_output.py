@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.evaluation import evaluation_mode, outputs_of
 
 
 def largest_output(
@@ -24,7 +24,7 @@ def largest_output(
         reduce: Maximum of a tensor over processes that each hold a part of the data.
 
     Raises:
-        ValueError: no examples.
+        ValueError: no examples, or outputs that are not one floating-point tensor.
 
     Example:
         >>> largest_output(nn.Identity(), [(torch.tensor([[1.0, -3.0], [2.0, 0.5]]), torch.tensor([0, 1]))])
@@ -35,7 +35,9 @@ def largest_output(
     with torch.no_grad(), evaluation_mode(model):
         for inputs, _ in data:
             # A process's part of a batch may be empty, which has no maximum of its own.
-            largest = torch.cat([largest, model(inputs).abs().double().flatten()]).max(0, keepdim=True).values
+            largest = (
+                torch.cat([largest, outputs_of(model, inputs).abs().double().flatten()]).max(0, keepdim=True).values
+            )
     largest = reduce(largest)
     if largest < 0:
         raise ValueError("no examples to evaluate on; the data is empty")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsgd.measures.curvature.problem import Share
-from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.evaluation import evaluation_mode, outputs_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def margins(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], *, share: S
         share: Which part of the data this is, where several processes hold it together; by default all of it.
 
     Raises:
-        ValueError: labels that are no classes; no examples.
+        ValueError: labels that are no classes; no examples; outputs that are not one floating-point tensor.
 
     Example:
         >>> outputs = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 4.5]])
@@ -57,7 +57,7 @@ def margins(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], *, share: S
         for inputs, labels in data:
             if labels.is_floating_point():
                 raise ValueError("margins need class labels, and these are real numbers")
-            parts.append(_margins(model(inputs).double(), labels))
+            parts.append(_margins(outputs_of(model, inputs).double(), labels))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     own = torch.cat(parts).to(device) if parts else torch.zeros(0, dtype=torch.float64, device=device)
     found = _of_all(own, share or Share())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsgd.losses import predicted_classes
-from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.evaluation import evaluation_mode, outputs_of, per_example
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def performance(
         reduce: Sums a tensor over processes that each hold a part of the data.
 
     Raises:
-        ValueError: no examples.
+        ValueError: no examples, outputs that are not one floating-point tensor, or a loss that is not per example.
 
     Example:
         >>> from lnsgd.losses import SquaredLoss
@@ -46,8 +46,8 @@ def performance(
     real = False
     with torch.no_grad(), evaluation_mode(model):
         for inputs, labels in data:
-            outputs = model(inputs)
-            total += loss(outputs, labels).sum(dtype=torch.float64).item()
+            outputs = outputs_of(model, inputs)
+            total += per_example(loss(outputs, labels), len(outputs)).sum(dtype=torch.float64).item()
             examples += len(labels)
             real = labels.is_floating_point()
             if not real:

@@ -1,6 +1,7 @@
 """How many directions matrices of weights and of features really have."""
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsgd.measures.evaluation import evaluation_mode
-from lnsgd.measures.sites import activation_sites
+from lnsgd.measures.sites import activation_sites, names_of_calls
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -68,19 +69,35 @@ def features(
         data: Batches of inputs (B, …) and labels, on the model's device.
         layers: Shell-style patterns of module names; by default all activation modules.
 
+    Returns:
+        By site as it is called: a module that is called more than once is several, see `names_of_calls`.
+
     Raises:
-        ValueError: a pattern that matches no module, or no examples.
+        ValueError: a pattern that matches no module, no examples, or a site that not every batch calls as often.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in activation_sites(model, layers)}
+    found: defaultdict[tuple[str, int], list[Tensor]] = defaultdict(list)
+    calls: Counter[str] = Counter()
 
     def keep(name: str) -> Any:
-        return lambda module, inputs, output: found[name].append(output.detach().flatten(1))
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            calls[name] += 1
+            found[name, calls[name]].append(output.detach().flatten(1))
+
+        return hook
 
     with ExitStack() as stack, torch.no_grad(), evaluation_mode(model):
         for name, site in activation_sites(model, layers).items():
             stack.callback(site.register_forward_hook(keep(name)).remove)
+        batches = 0
         for inputs, _ in data:
+            calls.clear()
             model(inputs)
-    if not all(found.values()):
+            batches += 1
+    if not batches:
         raise ValueError("no examples to take features of; the data is empty")
-    return {name: torch.cat(rows) for name, rows in found.items()}
+    if not found:
+        raise ValueError("none of the activation sites is called in a forward pass; choose others by `layers`")
+    for (name, _), rows in found.items():
+        if len(rows) < batches:
+            raise ValueError(f"{name} is not called as often for every batch; leave it out of `layers`")
+    return names_of_calls({site: torch.cat(rows) for site, rows in found.items()})

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lnsgd.models.activations import CubicPlusLinear
+
+Found = TypeVar("Found")
 
 ACTIVATION_TYPES: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -47,13 +50,32 @@ def activation_sites(model: nn.Module, patterns: Sequence[str] | None = None) ->
         sites = {name: module for name, module in modules.items() if isinstance(module, ACTIVATION_TYPES)}
         if not sites:
             raise ValueError(
-                f"no activation module in {type(model).__name__}; name sites by pattern among: {_listed(modules)}"
+                f"no activation module in {type(model).__name__} (functions such as F.relu cannot be seen); name sites "
+                f"by pattern among: {_listed(modules)}"
             )
         return sites
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in modules):
             raise ValueError(f"layer pattern {pattern!r} matches no module; the modules are: {_listed(modules)}")
     return {name: m for name, m in modules.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def names_of_calls(found: Mapping[tuple[str, int], Found]) -> dict[str, Found]:
+    """What was found at each call of each site in a forward pass, by the name of the site.
+
+    Args:
+        found: By name of the module and number of its call, 1, 2, …
+
+    Returns:
+        In the same order; ``name#1``, ``name#2`` and so on for a module that is called more than once, since it stands
+        for several layers.
+
+    Example:
+        >>> names_of_calls({("relu", 1): 10, ("head", 1): 20, ("relu", 2): 30})
+        {'relu#1': 10, 'head': 20, 'relu#2': 30}
+    """
+    repeated = {name for name, call in found if call > 1}
+    return {f"{name}#{call}" if name in repeated else name: value for (name, call), value in found.items()}
 
 
 def _listed(modules: Mapping[str, nn.Module]) -> str:

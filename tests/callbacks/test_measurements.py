@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from safetensors.torch import load_file
 
 from lnsgd import measures, rng
-from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, HessianTrace
+from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, HessianTrace, SingularValues
 from lnsgd.data import MNIST
 from lnsgd.loggers import CSVLogger
 from lnsgd.losses import LogisticLoss
@@ -432,18 +432,33 @@ def test_two_callbacks_of_one_kind(tmp_path):
     assert {row["step"] for row in parquet(tmp_path) if row["measure"] == "active_count"} == {0, 3, STEPS_PER_EPOCH}
 
 
-def test_one_activation_module_for_two_layers_is_refused(tmp_path):
-    class Shared(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = torch.nn.ModuleList(
-                [torch.nn.Linear(784, 12), torch.nn.Linear(12, 12), torch.nn.Linear(12, 10)]
-            )
-            self.relu = torch.nn.ReLU()
+class Shared(torch.nn.Module):
+    """One ReLU for two layers of different width."""
 
-        def forward(self, x):
-            x = self.relu(self.layers[0](x.flatten(1)))
-            return self.layers[2](self.relu(self.layers[1](x)))
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(784, 12), torch.nn.Linear(12, 7), torch.nn.Linear(7, 10)])
+        self.relu = torch.nn.ReLU()
 
-    with pytest.raises(ValueError, match="relu is called more than once"):
-        trainer_in(tmp_path, [ActiveNeurons()]).fit(Classifier(Shared()), datamodule=data())
+    def preactivations(self, x):
+        first = self.layers[0](x.flatten(1))
+        return first, self.layers[1](self.relu(first))
+
+    def forward(self, x):
+        return self.layers[2](self.relu(self.preactivations(x)[1]))
+
+
+def test_one_activation_module_for_two_layers_is_two_sites(tmp_path):
+    trainer = trainer_in(tmp_path, [ActiveNeurons(splits=["val"]), SingularValues(splits=["val"])])
+    trainer.fit(module := Classifier(Shared()), datamodule=data())
+    with torch.no_grad():
+        batches = trainer.datamodule.measurement_dataloader("val")
+        by_layer = zip(*(module.net.preactivations(batch.inputs) for batch in batches))
+        expected = [torch.cat(parts) for parts in by_layer]
+    rows = [r for r in parquet(tmp_path) if r["step"] == trainer.global_step and r["split"] == "val"]
+    for number, preactivations in enumerate(expected, 1):
+        of_site = {r["measure"]: r["value"] for r in rows if r["layer"] == f"net.relu#{number}"}
+        assert of_site["active_count"] == pytest.approx(mean_active_loop(preactivations), **APPROX)
+        largest = torch.linalg.matrix_norm(preactivations.relu().double(), 2).item()
+        assert of_site["singular_value_1"] == pytest.approx(largest, rel=1e-6)
+    assert "net.relu" not in {row["layer"] for row in rows}

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import grad as layer_gradients
 
 from lnsgd.measures.curvature.graph import inputs_first, users
-from lnsgd.measures.curvature.problem import outputs_of
+from lnsgd.measures.evaluation import outputs_of
 from lnsgd.models.sync_batch_norm import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
 
 # How many numbers gradients of single examples take at a time.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.evaluation import evaluation_mode, outputs_of, per_example
 from lnsgd.measures.precision import at_least_single, full_precision, single_precision_weights
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -99,12 +100,7 @@ class Problem:
         Raises:
             ValueError: the loss is not per example.
         """
-        losses = self.loss(outputs, labels)
-        if losses.shape != (len(outputs),):
-            raise ValueError(
-                f"the loss gives shape {tuple(losses.shape)} for {len(outputs)} examples; it must be per example"
-            )
-        return losses
+        return per_example(self.loss(outputs, labels), len(outputs))
 
     def mean(self, sums: Tensor, samples: int) -> tuple[Tensor, int]:
         """Sums over this process's examples, as the mean over those of all processes, and their number.
@@ -120,19 +116,6 @@ class Problem:
         if not sums.isfinite().all():
             raise NonFiniteError("the loss or its derivatives are not finite (NaN or infinite) on this data")
         return sums / count, int(count.item())
-
-
-def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs of a model.
-
-    Raises:
-        ValueError: they cannot be differentiated.
-    """
-    outputs = model(inputs)
-    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"{type(model).__name__} gives {kind}; curvature needs one tensor of floating-point outputs")
-    return outputs
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -176,6 +159,7 @@ def differentiating(model: nn.Module) -> Iterator[None]:
         torch.enable_grad(),
         evaluation_mode(model),
         full_precision(device),
+        sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivatives
         single_precision_weights(model),
     ):
         yield
