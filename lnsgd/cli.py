@@ -16,6 +16,7 @@ usage: lnsgd <command> [options]
   sweep      a grid of runs, only what is missing: lnsgd sweep configs/sweeps/mnist-noise.yaml
   table      what a sweep has found so far: lnsgd table runs/sweeps/mnist-noise
   reproduce  a figure of a paper, with its claims: lnsgd reproduce list
+  report     figures, sweeps and runs on one HTML page: lnsgd report docs/results runs
 
 lnsgd <command> --help shows the options of a command; those of a class it names are shown by
 lnsgd fit --model.help lnsgd.modules.Classifier, --data.help lnsgd.data.MNIST and so on.
@@ -51,6 +52,10 @@ def _run(args: list[str]) -> None:
         from lnsgd.figures.command import reproduce
 
         reproduce(args[1:])
+    elif command == "report":
+        from lnsgd.report.command import report
+
+        report(args[1:])
     elif command in ("sweep", "table"):
         from lnsgd.sweep import command as sweeps
 
@@ -65,4 +70,4 @@ def _run(args: list[str]) -> None:
 
         train(args)
     else:
-        raise ValueError(f"there is no command {command!r}; choose fit, validate, test, sweep, table or reproduce")
+        raise ValueError(f"there is no command {command!r}; choose fit, validate, test, sweep, table, reproduce or report")

@@ -46,7 +46,8 @@ def wheel(built: Path) -> Path:
 def needed() -> set[str]:
     """Files below ``lnsgd/`` that an installed package must have."""
     python = [*ROOT.glob("lnsgd/**/*.py"), *ROOT.glob("callbacks/**/*.py")]
-    names = [path.relative_to(ROOT) for path in [*python, *ROOT.glob("configs/**/*.yaml")]]
+    data = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("lnsgd/report/page/*")]
+    names = [path.relative_to(ROOT) for path in [*python, *data]]
     moved = [Path("lnsgd", name) if name.parts[0] in ("callbacks", "configs") else name for name in names]
     return {str(name) for name in moved} | {"lnsgd/py.typed", "lnsgd/data/sample/mnist_sample.safetensors.gz"}
 

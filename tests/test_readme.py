@@ -37,7 +37,8 @@ def commands() -> list[str]:
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A folder that looks like a checkout to the commands, so that nothing is written to the real one."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(sweep_run, "read_sweep", lambda path: brief_sweep(read_sweep(path)))

@@ -1,0 +1,65 @@
+"""Finds what a report can show, in any folders."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lnsgd.report.content import Section
+from lnsgd.report.figure_section import is_figure, read_figure
+from lnsgd.report.run_section import is_run, read_run
+from lnsgd.report.sweep_section import is_sweep, read_sweep
+
+
+class Kind(NamedTuple):
+    """A kind of folder that a report can show.
+
+    Attributes:
+        fits: Whether a folder is of this kind.
+        read: Makes the folder's section.
+    """
+
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], Section]
+
+
+# The first that fits counts: an arm of a figure that is a sweep also has what a finished run has.
+KINDS: Sequence[Kind] = (Kind(is_figure, read_figure), Kind(is_sweep, read_sweep), Kind(is_run, read_run))
+
+
+def read_folders(folders: Sequence[Path]) -> list[Section]:
+    """The sections of all figures, sweeps and runs in these folders, in their order; each once.
+
+    A folder of no kind is searched, its subfolders in the order of their names; hidden ones are not. What lies in a
+    folder of a kind belongs to it and is not listed apart.
+
+    Raises:
+        ValueError: a folder does not exist or nothing in it can be shown; a file is missing or damaged.
+    """
+    sections, seen = [], set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder} is no folder; give those of figures, sweeps or runs, such as docs/results or runs"
+            )
+        found = list(_search(folder, set()))
+        if not found:
+            raise ValueError(
+                f"{folder} holds nothing to report; give folders that lnsgd reproduce, sweep or fit wrote, or folders "
+                "of these"
+            )
+        for path, kind in found:
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                sections.append(kind.read(path))
+    return sections
+
+
+def _search(folder: Path, above: set[Path]) -> Iterator[tuple[Path, Kind]]:
+    """Folders of a kind; links that lead back to a folder above are not followed."""
+    if kind := next((kind for kind in KINDS if kind.fits(folder)), None):
+        yield folder, kind
+        return
+    above = above | {folder.resolve()}
+    for inner in sorted(folder.iterdir(), key=lambda path: path.name):
+        if inner.is_dir() and not inner.name.startswith(".") and inner.resolve() not in above:
+            yield from _search(inner, above)

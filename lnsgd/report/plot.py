@@ -1,0 +1,157 @@
+"""Small line plots: where every point, band and tick goes.
+
+The steps are on a logarithmic axis; step 0, which has no place there, stands apart at its left end. Values are on a
+logarithmic axis where all means are positive and the largest is at least `LOG_FROM` times the smallest.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from lnsgd.report.content import Line, Plot, Plots, Tick
+from lnsgd.report.numbers import number
+from lnsgd.report.trajectories import Curve, Trajectory
+
+LOG_FROM = 100
+
+# In SVG's units: the plot, and the part of it where the curves are.
+WIDTH, HEIGHT = 300, 150
+LEFT, RIGHT, TOP, BOTTOM = 52, 292, 8, 128
+
+# At most so many points a curve, evenly spread over the axis.
+_POINTS = 150
+
+_X_TICKS, _Y_TICKS = 5, 4
+
+# Powers of ten between step 0 and the first later one.
+_APART = 0.4
+
+
+def plots(title: str, found: Sequence[Trajectory], labels: Sequence[str], note: str = "") -> Plots:
+    """Plots of trajectories whose curves have these labels, those of layers apart."""
+    drawn = [(trajectory.layer, plot(trajectory, labels)) for trajectory in found]
+    whole = [picture for layer, picture in drawn if not layer]
+    layers = [picture for layer, picture in drawn if layer]
+    return Plots(title, labels if len(labels) > 1 else (), whole, layers, note)
+
+
+def plot(trajectory: Trajectory, labels: Sequence[str]) -> Plot:
+    """A plot of one trajectory; a curve's color is the place of its label in ``labels``."""
+    curves = [_thinned(curve) for curve in trajectory.curves if curve.label in labels]
+    means = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in curves] or [np.empty(0)])
+    if not len(means):
+        return Plot(trajectory.name, f"{trajectory.name}: no finite number", (), (), (), False)
+    log = bool(means.min() > 0 and means.max() / means.min() >= LOG_FROM)
+    x_axis, y_axis = _StepAxis(np.concatenate([curve.steps for curve in curves])), _ValueAxis(curves, log)
+    lines = [_line(curve, labels.index(curve.label), x_axis, y_axis) for curve in curves]
+    return Plot(trajectory.name, _words(trajectory.name, curves), lines, x_axis.ticks(), y_axis.ticks(), log)
+
+
+class _StepAxis:
+    def __init__(self, steps: np.ndarray) -> None:
+        later = np.log10(steps[steps > 0]) if (steps > 0).any() else np.zeros(1)
+        self._first, self._last = float(later.min()), float(later.max())
+        self._zero = bool((steps == 0).any())
+        self._start = self._first - _APART if self._zero else self._first
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        powers = np.where(steps > 0, np.log10(np.maximum(steps, 1)), self._start)
+        extent = self._last - self._start
+        part = (powers - self._start) / extent if extent else np.full(len(powers), 0.5)
+        return LEFT + part * (RIGHT - LEFT)
+
+    def ticks(self) -> list[Tick]:
+        decades = range(math.ceil(self._first), math.floor(self._last) + 1)
+        steps = [10**power for power in decades[:: math.ceil(len(decades) / _X_TICKS) or 1]]
+        if len(steps) < 2:
+            powers = range(math.floor(self._first), math.ceil(self._last) + 1)
+            steps = [digit * 10**power for power in powers for digit in (1, 2, 5) if power >= 0]
+            steps = [step for step in steps if self._first <= math.log10(step) <= self._last]
+            steps = steps or [round(10**self._last)]
+        at = self(np.array(steps, float))
+        apart = [Tick(float(LEFT), "0")] if self._zero else []
+        return [*apart, *(Tick(_rounded(x), _short(step)) for x, step in zip(at, steps) if not apart or x > LEFT + 12)]
+
+
+class _ValueAxis:
+    def __init__(self, curves: Sequence[Curve], log: bool) -> None:
+        self._log = log
+        spreads = [(curve.mean, np.where(np.isfinite(curve.std), curve.std, 0.0)) for curve in curves]
+        edges = np.concatenate([edge for mean, std in spreads for edge in (mean - std, mean, mean + std)])
+        edges = edges[np.isfinite(edges)]
+        if log:
+            # What reaches below the means is cut: a band may reach to zero, which is nowhere on this axis.
+            lowest = min(np.nanmin(mean) for mean, _ in spreads)
+            edges = np.log10(edges[edges >= lowest / 2])
+        self._low, self._high = float(edges.min()), float(edges.max())
+        if self._high - self._low <= 1e-9 * max(1.0, abs(self._high)):
+            margin = 0.5 if log else abs(self._high) / 2 or 0.5
+            self._low, self._high = self._low - margin, self._high + margin
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        if self._log:
+            values = np.log10(np.maximum(values, 10**self._low))
+        part = (np.clip(values, self._low, self._high) - self._low) / (self._high - self._low)
+        return BOTTOM - part * (BOTTOM - TOP)
+
+    def ticks(self) -> list[Tick]:
+        if self._log:
+            powers = range(math.ceil(self._low), math.floor(self._high) + 1)
+            values = [10.0**power for power in powers[:: math.ceil(len(powers) / _Y_TICKS) or 1]]
+        else:
+            values = [float(value) for value in MaxNLocator(_Y_TICKS).tick_values(self._low, self._high)]
+            values = [value for value in values if self._low <= value <= self._high]
+        return [Tick(_rounded(y), number(value)) for y, value in zip(self(np.array(values)), values)]
+
+
+def _thinned(curve: Curve) -> Curve:
+    """The curve with at most about `_POINTS` points, evenly spread over the logarithm of the step; the last is kept."""
+    if len(curve.steps) <= _POINTS:
+        return curve
+    powers = np.log10(np.maximum(curve.steps, 1))
+    place = np.floor((powers - powers[0]) / (powers[-1] - powers[0]) * _POINTS)
+    kept = np.union1d(np.flatnonzero(np.diff(place, prepend=-1)), len(place) - 1)
+    return Curve(curve.label, curve.steps[kept], curve.mean[kept], curve.std[kept])
+
+
+def _line(curve: Curve, color: int, x_axis: _StepAxis, y_axis: _ValueAxis) -> Line:
+    paths, bands, dots = [], [], []
+    finite = np.flatnonzero(np.isfinite(curve.mean))
+    for part in np.split(finite, np.flatnonzero(np.diff(finite) > 1) + 1):
+        x, mean, std = x_axis(curve.steps[part]), curve.mean[part], curve.std[part]
+        if len(part) == 1:
+            dots.append((_rounded(x[0]), _rounded(y_axis(mean)[0])))
+            continue
+        paths.append(_points(x, y_axis(mean)))
+        if np.isfinite(std).all():
+            outline = np.concatenate([y_axis(mean + std), y_axis(mean - std)[::-1]])
+            bands.append(_points(np.concatenate([x, x[::-1]]), outline))
+    return Line(color, paths, bands, dots)
+
+
+def _words(name: str, curves: Sequence[Curve]) -> str:
+    told = []
+    for curve in curves:
+        finite = np.flatnonzero(np.isfinite(curve.mean))
+        if len(finite):
+            ends = [f"{number(curve.mean[i])} at step {curve.steps[i]:,.0f}" for i in (finite[0], finite[-1])]
+            told.append(f"{curve.label + ': ' if curve.label else ''}{ends[0]}, {ends[1]}")
+    return f"{name} over steps. " + "; ".join(told)
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> str:
+    return " ".join(f"{_rounded(a):g},{_rounded(b):g}" for a, b in zip(x, y))
+
+
+def _rounded(coordinate: float) -> float:
+    return round(float(coordinate), 1)
+
+
+def _short(step: int) -> str:
+    """A number of steps in few characters."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if step >= size:
+            return f"{step / size:.3g}{letter}"
+    return str(step)

@@ -1,0 +1,91 @@
+"""From data frames to tables of a page."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from lnsgd.report.content import Cell, Column, Table
+from lnsgd.report.numbers import numbers, plus_minus
+
+# A page of so many rows, of 20 columns, has about 20 MB.
+MOST_ROWS = 20_000
+
+# Digits of the numbers that rows are sorted by.
+_KEY_DIGITS = 12
+
+
+def table_of(
+    frame: pd.DataFrame, title: str, *, mark: str = "", keep: Sequence[str] = (), most: int = MOST_ROWS
+) -> Table:
+    """A data frame as a table.
+
+    A column ``<name>/stderr`` becomes the ± of ``<name>``. Columns that say nothing are left out; of more than one row,
+    those that say the same everywhere are told once.
+
+    Args:
+        frame: The rows.
+        title: What they are.
+        mark: A column of statuses, which is coloured.
+        keep: Columns that are shown in any case.
+        most: Of more rows only these first ones.
+    """
+    left_out, frame = max(0, len(frame) - most), frame.head(most)
+    errors = {name for name in frame.columns if name.endswith("/stderr") and name.removesuffix("/stderr") in frame}
+    columns, cells, same = [], [], []
+    for name in frame.columns:
+        if name in errors:
+            continue
+        values = [_plain(value) for value in frame[name]]
+        numeric = all(isinstance(value, (int, float)) for value in values if value is not None)
+        errs = [_plain(value) for value in frame[f"{name}/stderr"]] if f"{name}/stderr" in errors else None
+        filled = _numbers(values, errs) if numeric else _texts(values, name == mark)
+        said = {cell.text for cell in filled}
+        if name not in keep and said <= {""}:
+            continue
+        if name not in keep and len(filled) > 1 and len(said) == 1 and len(set(map(str, values))) == 1:
+            same.append((name, filled[0].text))
+            continue
+        columns.append(Column(name, numeric))
+        cells.append(filled)
+    return Table(title, columns, list(zip(*cells)), same, left_out)
+
+
+def _plain(value: Any) -> Any:
+    """A Python number, a text, or nothing."""
+    if isinstance(value, (list, tuple, dict)):
+        return str(value)
+    if value is None or pd.isna(value):
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    return str(value) if isinstance(value, bool) else value
+
+
+def _texts(values: Sequence[Any], marked: bool) -> list[Cell]:
+    texts = ["" if value is None else str(value) for value in values]
+    return [Cell(text, mark=text if marked else "") for text in texts]
+
+
+def _numbers(values: Sequence[float | None], errors: Sequence[float | None] | None) -> list[Cell]:
+    if errors is None:
+        given = iter(numbers([value for value in values if value is not None]))
+        texts = ["" if value is None else next(given) for value in values]
+    else:
+        texts = ["" if value is None else plus_minus(value, error) for value, error in zip(values, errors)]
+    return [Cell(text, "" if v is None or _says(text, v) else _key(v)) for text, v in zip(texts, values)]
+
+
+def _says(text: str, value: float) -> bool:
+    """Whether a script reads the number from the text."""
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
+
+
+def _key(value: float) -> str:
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return f"{value:.{_KEY_DIGITS}g}"

@@ -1,0 +1,172 @@
+"""Folders as sections, and how they are found."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lnsgd.report.content import Section
+from lnsgd.report.figure_section import read_figure
+from lnsgd.report.find import read_folders
+from lnsgd.report.run_section import read_run
+from lnsgd.report.sweep_section import read_sweep
+from tests.figures import tiny
+from tests.figures.handmade import handmade, handmade_sweep
+from tests.report import report_folders
+
+ONE = np.ones((1, 1))
+
+OPTIONS = {"model.label_noise.p": 0.1, "model.net.widths": [6, 4, 1]}
+
+
+def sweep(folder: Path) -> Path:
+    """Of 6 cells one failed, one diverged."""
+    cells = [
+        (
+            {**OPTIONS, "data.subset": 10 * (1 + i // 2), "seed_everything": i % 2},
+            {"loss/val": 0.5 - 0.1 * i, "trace": 1.0 + i, "trace/stderr": 0.25},
+        )
+        for i in range(6)
+    ]
+    curves = [(i, step, "val", "loss", "", i + 1 / step) for i in range(6) for step in (1, 10)]
+    handmade_sweep(folder, cells, {2: "failed", 5: "diverged"}, curves)
+    piece = folder / "cells" / "one.parquet"
+    table = pd.read_parquet(piece)
+    table.loc[2, "reason"] = f"ValueError: {report_folders.HOSTILE}"
+    table.loc[2, "attempts"] = 3
+    table.to_parquet(piece)
+    (folder / "sweep.yaml").write_text("base: mnist.yaml\ngrid: {data.subset: [10, 20, 30]}\nseeds: 2\n")
+    return folder
+
+
+def cells(section: Section, number: int = 0) -> list[dict[str, str]]:
+    """The texts of a table by the names of its columns."""
+    table = section.tables[number]
+    names = [column.name for column in table.columns]
+    return [dict(zip(names, (cell.text for cell in row))) for row in table.rows]
+
+
+def test_figure_in_its_committed_form(tmp_path: Path) -> None:
+    section = read_figure(report_folders.figure(tmp_path / "tiny"))
+    assert (section.kind, section.name, section.lead) == ("figure", "tiny", "Nothing much.")
+    assert section.state == "1 of 3 claims hold"
+    assert [claim.holds for claim in section.claims] == [True, False, False]
+    assert section.claims[:2] == report_folders.CLAIMS[:2]
+    facts = dict(section.facts)
+    assert facts["command"] == "lnsgd reproduce tiny --scale ci --seeds 2"
+    assert (facts["time"], facts["device"]) == ("62 s for 1,000 steps of every seed", "abacus with 2 threads")
+    assert facts["versions"].startswith("lnsgd ")
+    (picture,) = section.pictures
+    assert (picture.width, picture.height) == (60, 40)
+    assert picture.alt == (f"Nothing much. Holds: |N| falls. Does not hold: error {report_folders.HOSTILE}; diverges.")
+    assert section.parts == []
+
+
+def test_figure_with_its_arms(tmp_path: Path) -> None:
+    runs = tiny.run(tiny.computed_figure(), tmp_path / "out")
+    (tmp_path / "out" / "claims.json").write_text("[]")
+    report_folders.png(tmp_path / "out" / "computed.png")
+    section = read_figure(tmp_path / "out")
+    assert dict(section.facts) == {"scale": "ci", "seeds": "2"}
+    (part,) = section.parts
+    assert (part.name, part.state) == ("computed", "computed")
+    table = pd.read_parquet(runs["computed"].measures)
+    assert [int(row["square"]) for row in cells(part)] == table["square"].tolist()
+    assert [text.title for text in section.texts] == ["Options of all arms"]
+
+
+def test_figure_whose_arms_are_sweeps_and_that_is_not_finished(tmp_path: Path) -> None:
+    sweep(tmp_path / "out" / "p_0")
+    config = "# why\nmodel: x\n"
+    settings = {"figure": "swept", "scale": "ci", "seeds": 2, "configs": {"p = 0": config, "p = 1": config}}
+    (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
+    (section,) = read_folders([tmp_path])
+    assert (section.kind, section.state, section.claims, section.pictures) == ("figure", "not finished", [], [])
+    assert "goes on with it" in section.notes[0]
+    assert [part.kind for part in section.parts] == ["sweep"]
+    assert [(text.title, text.text) for text in section.texts[1:]] == [("Config as shipped, of p = 0; p = 1", config)]
+
+
+def test_sweep(tmp_path: Path) -> None:
+    section = read_sweep(sweep(tmp_path / "swept"))
+    assert section.state == "6 cells: 4 done, 1 diverged, 1 failed"
+    assert section.lead == "Over data.subset."
+    assert dict(section.tables[0].same)["model.net.widths"] == "[6, 4, 1]"
+    rows = cells(section)
+    assert [row["status"] for row in rows] == ["done", "done", "failed", "done", "done", "diverged"]
+    assert rows[2]["reason"] == f"ValueError: {report_folders.HOSTILE}"
+    assert [row["trace"] for row in rows] == [f"{1 + i}.00 ± 0.25" for i in range(6)]
+    assert list(rows[0])[:4] == ["model.label_noise.p", "data.subset", "seed_everything", "status"]
+    assert cells(section, 1) == [{"reason": rows[2]["reason"], "cells": "1", "attempts": "3", "jobs": "one"}]
+    (drawn,) = section.plots
+    assert drawn.legend == ["subset = 10", "subset = 20", "subset = 30"]
+    assert "subset = 20: 3.5 at step 1, 2.6 at step 10" in drawn.whole[0].says
+    assert [text.title for text in section.texts] == ["sweep.yaml"]
+
+
+def test_sweep_that_has_only_begun(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "swept")
+    (folder / "cells" / "one.parquet").unlink()
+    (folder / "finished.json").unlink()
+    section = read_sweep(folder)
+    assert section.state == "6 cells: 6 missing"
+    assert section.notes == ["6 cells without a result so far."]
+    assert section.plots == []
+
+
+def test_run_of_replicas(tmp_path: Path) -> None:
+    section = read_run(report_folders.run(tmp_path / "r").path)
+    assert section.state == "100 steps"
+    assert [table.title.partition(":")[0] for table in section.tables] == ["Replicas", "Final measures"]
+    final = [(row["measure"], row["layer"], row["group"], row["mean ± std"]) for row in cells(section, 1)]
+    assert final == [
+        ("active_fraction", "net.relu", "noise = 0.0", "0.210 ± 0.014"),
+        ("active_fraction", "net.relu", "noise = 0.1", "0.250 ± 0.014"),
+        ("loss", "", "noise = 0.0", "0.150 ± 0.071"),
+        ("loss", "", "noise = 0.1", "0.350 ± 0.071"),
+    ]
+    (drawn,) = section.plots
+    assert drawn.legend == ["noise = 0.0", "noise = 0.1"]
+    assert [plot.title for plot in drawn.whole] == ["loss/val", "train/loss"]
+    assert [plot.title for plot in drawn.layers] == ["active_fraction/train/net.relu"]
+    assert [picture.alt for picture in section.pictures] == ["replica0/firings of run r"]
+    assert [(text.title, text.text) for text in section.texts] == [("Config, resolved", "model: tiny\n")]
+
+
+def test_ordinary_run_has_standard_errors(tmp_path: Path) -> None:
+    run = tiny.hand_made_run(tmp_path / "r", [(0, 0, "val", "trace", "", 9.0), (5, 0, "val", "trace", "", 2.0)], [None])
+    section = read_run(run.path)
+    assert [row["value"] for row in cells(section)] == ["2.00 ± 0.20"]  # handmade: a tenth of the value
+
+
+def test_run_that_has_not_ended(tmp_path: Path) -> None:
+    run = report_folders.run(tmp_path / "r")
+    run.finished.unlink()
+    run.measures.unlink()
+    section = read_run(run.path)
+    assert (section.state, section.notes) == ("not finished", ["It has not reached its end."])
+    assert [plot.title for plot in section.plots[0].whole] == ["train/loss", "loss/val"]
+
+
+def test_folders_are_found_in_order_and_once(tmp_path: Path) -> None:
+    for name in ("b/two", "b/one", "a", ".hidden/x"):
+        handmade(tmp_path / name, [1], {("loss", "val", ""): ONE})
+    sweep(tmp_path / "b" / "swept")
+    handmade(tmp_path / "b" / "swept" / "runs" / "inner", [1], {("loss", "val", ""): ONE})
+    for name in ("back", "again"):  # followed, two such links would lead through 2^40 folders
+        (tmp_path / "b" / name).symlink_to(tmp_path)
+    (tmp_path / "unknown").mkdir()
+    found = read_folders([tmp_path / "b" / "one", tmp_path, tmp_path / "a" / ".." / "a"])
+    assert [(section.kind, section.name) for section in found] == [
+        ("run", "one"),
+        ("run", "a"),
+        ("sweep", "swept"),
+        ("run", "two"),
+    ]
+
+
+def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(report_folders.run(tmp_path / "r").path)
+    assert read_folders([Path()])[0].name == "r"
