@@ -70,4 +70,6 @@ def _run(args: list[str]) -> None:
 
         train(args)
     else:
-        raise ValueError(f"there is no command {command!r}; choose fit, validate, test, sweep, table, reproduce or report")
+        raise ValueError(
+            f"there is no command {command!r}; choose fit, validate, test, sweep, table, reproduce or report"
+        )
