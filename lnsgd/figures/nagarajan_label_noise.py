@@ -101,7 +101,8 @@ def _draw(runs: Runs) -> Picture:
         below.set_xlabel("p")
     axes[0, 0].set_ylabel("r(p) / r(0) at the first fit")
     axes[1, 0].set_ylabel("r(p) / r(0) after all steps")
-    axes[0, 0].legend(fontsize=8)
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    picture.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=9)
     return picture
 
 
