@@ -16,6 +16,7 @@ usage: lnsgd <command> [options]
   sweep      a grid of runs, only what is missing: lnsgd sweep configs/sweeps/mnist-noise.yaml
   table      what a sweep has found so far: lnsgd table runs/sweeps/mnist-noise
   reproduce  a figure of a paper, with its claims: lnsgd reproduce list
+  analyze    measure checkpoints, of runs or of anyone's networks: lnsgd analyze runs/mnist
   report     figures, sweeps and runs on one HTML page: lnsgd report docs/results runs
 
 lnsgd <command> --help shows the options of a command; those of a class it names are shown by
@@ -52,6 +53,10 @@ def _run(args: list[str]) -> None:
         from lnsgd.figures.command import reproduce
 
         reproduce(args[1:])
+    elif command == "analyze":
+        from lnsgd.analysis.command import analyze
+
+        analyze(args[1:])
     elif command == "report":
         from lnsgd.report.command import report
 
@@ -71,5 +76,5 @@ def _run(args: list[str]) -> None:
         train(args)
     else:
         raise ValueError(
-            f"there is no command {command!r}; choose fit, validate, test, sweep, table, reproduce or report"
+            f"there is no command {command!r}; choose fit, validate, test, sweep, table, reproduce, analyze or report"
         )

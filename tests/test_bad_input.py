@@ -196,7 +196,7 @@ def test_config_file(refused: Refused, tmp_path: Path, text: str, says: tuple[st
 
 
 COMMANDS = {
-    "unknown": (["trian"], ("'trian'", "choose fit, validate, test, sweep, table, reproduce or report")),
+    "unknown": (["trian"], ("'trian'", "choose fit, validate, test, sweep, table, reproduce, analyze or report")),
     "test-without-checkpoint": (["test", *GOOD[1:3], "--ckpt_path", "nope.ckpt"], ("nope.ckpt", "no such")),
     "figure": (["reproduce", "cornacchia-hypercub"], ("'cornacchia-hypercub'", "cornacchia-hypercube")),
     "scale": (["reproduce", "cornacchia-hypercube", "--scale", "huge"], ("'huge'", "paper")),

@@ -1,0 +1,6 @@
+"""Old checkpoints: the measures of `lnsgd.callbacks`, taken of networks that are not trained any more."""
+
+from lnsgd.analysis.analyze import analyze
+from lnsgd.analysis.compare import Comparison, How, compare
+
+__all__ = ["Comparison", "How", "analyze", "compare"]

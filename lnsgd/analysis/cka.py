@@ -1,0 +1,169 @@
+"""How alike two representations are: linear centered kernel alignment."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from math import nan, sqrt
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lnsgd.measures import evaluation_mode
+
+
+class CKA(NamedTuple):
+    """Linear CKA of the same examples' features in two networks.
+
+    Attributes:
+        biased: HSIC(K, L) / √(HSIC(K, K)·HSIC(L, L)) with K = XXᵀ, L = YYᵀ and the biased estimator tr(KHLH) / (n−1)²
+            (Kornblith et al. 2019, eq. 3 and 4), which is ‖YᵀX‖² / (‖XᵀX‖·‖YᵀY‖) of centered features. In [0, 1]. Of
+            fewer examples than features it is close to 1 even for features that are independent.
+        unbiased: The same with the unbiased estimator of HSIC (Song et al. 2012, eq. 5; Nguyen et al. 2021), which has
+            no such floor and may be below 0. NaN of fewer than four examples.
+    """
+
+    biased: float
+    unbiased: float
+
+
+class FeatureMoments:
+    """Sums over examples that CKA follows from, so that no more than a batch of features is kept.
+
+    (p + q)² numbers in float64 for p and q features, whatever the number of examples. Both estimators are unchanged by
+    a shift of the features; they are taken from the mean of the first batch, so that nothing cancels.
+    """
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self._shifts: list[Tensor] = []
+        self._sums: dict[str, Tensor] = {}
+
+    def update(self, first: Tensor, second: Tensor) -> None:
+        """Adds features (B, …) and (B, …) of the same examples.
+
+        Raises:
+            ValueError: they are of different numbers of examples.
+        """
+        if len(first) != len(second):
+            raise ValueError(f"features of {len(first)} and of {len(second)} examples; give those of the same ones")
+        pair = [features.detach().flatten(1).double() for features in (first, second)]
+        if not self._shifts:
+            self._shifts = [features.mean(0) for features in pair]
+        x, y = (features - shift for features, shift in zip(pair, self._shifts))
+        x_norms, y_norms = x.square().sum(1), y.square().sum(1)
+        added = {
+            "xx": x.T @ x,
+            "yy": y.T @ y,
+            "xy": x.T @ y,
+            "x": x.sum(0),
+            "y": y.sum(0),
+            "x_norms": x_norms.sum(),
+            "y_norms": y_norms.sum(),
+            "xx_norms": x_norms.square().sum(),
+            "yy_norms": y_norms.square().sum(),
+            "xy_norms": (x_norms * y_norms).sum(),
+            "x_of_xx": x_norms @ x,
+            "x_of_yy": y_norms @ x,
+            "y_of_xx": x_norms @ y,
+            "y_of_yy": y_norms @ y,
+        }
+        self._sums = {name: self._sums.get(name, 0) + value for name, value in added.items()}
+        self.examples += len(x)
+
+    def cka(self) -> CKA:
+        """Of all examples so far; NaN where the features of a network do not vary.
+
+        Raises:
+            ValueError: no examples.
+        """
+        if not self.examples:
+            raise ValueError("no examples to compare features on; the data is empty")
+        pairs = (("x", "y"), ("x", "x"), ("y", "y"))
+        return CKA(_ratio(*(self._biased(*p) for p in pairs)), _ratio(*(self._unbiased(*p) for p in pairs)))
+
+    def _biased(self, a: str, b: str) -> float:
+        """‖aᵀb‖² of centered features."""
+        s = self._sums
+        return (s[a + b] - torch.outer(s[a], s[b]) / self.examples).square().sum().item()
+
+    def _unbiased(self, a: str, b: str) -> float:
+        """n(n−3) times the unbiased HSIC: tr K̃L̃ + 1ᵀK̃1·1ᵀL̃1 / ((n−1)(n−2)) − 2·1ᵀK̃L̃1 / (n−2); ~: zero diagonal."""
+        n, s = self.examples, self._sums
+        if n < 4:
+            return nan
+        trace = s[a + b].square().sum() - s[f"{a}{b}_norms"]
+        totals = [s[one] @ s[one] - s[f"{one}_norms"] for one in (a, b)]
+        # Row sums of K̃ are x_i·Σx − ‖x_i‖².
+        product = s[a] @ s[a + b] @ s[b] - s[a] @ s[f"{a}_of_{b}{b}"] - s[f"{b}_of_{a}{a}"] @ s[b] + s[f"{a}{b}_norms"]
+        return (trace + totals[0] * totals[1] / ((n - 1) * (n - 2)) - 2 * product / (n - 2)).item()
+
+
+def _ratio(cross: float, first: float, second: float) -> float:
+    return cross / sqrt(first * second) if first > 0 and second > 0 else nan
+
+
+def linear_cka(pairs: Iterable[tuple[Tensor, Tensor]]) -> CKA:
+    """Linear CKA of features that come batch by batch, see `CKA`.
+
+    Args:
+        pairs: Features (B, …) in one network and (B, …) in the other, of the same examples.
+
+    Raises:
+        ValueError: no examples, or batches of different size.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
+        >>> round(linear_cka([(x, 3 - x)]).biased, 6)
+        1.0
+    """
+    moments = FeatureMoments()
+    for first, second in pairs:
+        moments.update(first, second)
+    return moments.cka()
+
+
+def _with_parameters(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None}
+
+
+def named_module(model: nn.Module, layer: str | None) -> nn.Module | None:
+    """A module of a model; ``None`` where none is named.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    modules = dict(model.named_modules())
+    if layer is not None and layer not in modules:
+        raise ValueError(f"features = {layer}: there is no such module; choose of {', '.join(_with_parameters(model))}")
+    return None if layer is None else modules[layer]
+
+
+def features_before(model: nn.Module, layer: str | None, data: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    """What goes into a layer, batch by batch, in eval mode.
+
+    Args:
+        model: Any module.
+        layer: Name of one of its modules; by default the last one with parameters that a forward pass calls, so that
+            its inputs are the penultimate features.
+        data: Batches (inputs, labels) on the model's device.
+
+    Raises:
+        ValueError: there is no such module, or a forward pass does not call it.
+    """
+    named = named_module(model, layer)
+    looked_at = list(_with_parameters(model).values()) if named is None else [named]
+    seen: list[Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[:] = [inputs[0].detach()]
+
+    for inputs, _ in data:
+        with ExitStack() as stack:
+            for module in looked_at:
+                stack.callback(module.register_forward_pre_hook(look).remove)
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(evaluation_mode(model))
+            model(inputs)
+        if not seen:
+            raise ValueError(f"features = {layer}: a forward pass does not call it; choose another module")
+        yield seen.pop().clone()

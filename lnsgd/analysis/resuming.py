@@ -1,0 +1,109 @@
+"""Measures the checkpoints of a source, but for what was measured before."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytorch_lightning import Trainer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lnsgd import __version__
+from lnsgd.analysis.bench import other_weights
+from lnsgd.analysis.described import described
+from lnsgd.analysis.journal import Journal
+from lnsgd.analysis.measuring import Measure, Taken, first_batches, give_init, take
+from lnsgd.analysis.source import Checkpoint, Source
+from lnsgd.analysis.weights import content_hash
+from lnsgd.callbacks import DistanceFromInit, SpectralDensity
+from lnsgd.callbacks.measurements import Measurement
+from lnsgd.modules.replicated import Subject
+from lnsgd.run_folder import whole_file
+
+
+class Found(NamedTuple):
+    """A measure of one network."""
+
+    replica: int
+    measure: Measure
+    taken: Taken
+
+
+class Resuming:
+    """Measures checkpoints; what the journal has is not measured again.
+
+    A measurement is known by the hash of the weights, the network's structure, the data (its settings and a hash of the
+    first batch of each split that is looked at), the settings of the measure, and the version of this package.
+
+    Args:
+        source: Whose checkpoints.
+        measures: What is taken of each.
+        trainer: With the source attached.
+        journal: Of what was measured.
+        folder: For tensors to be drawn; ``None`` to keep none.
+    """
+
+    def __init__(
+        self, source: Source, measures: Sequence[Measure], trainer: Trainer, journal: Journal, folder: Path | None
+    ) -> None:
+        self._source = source
+        self._measures = measures
+        self._trainer = trainer
+        self._journal = journal
+        self._folder = folder
+        self._init = give_init(measures, source)
+        self._network = described(source.structure)
+        self._described: dict[int, list[dict[str, Any]]] = {}
+
+    def of(self, checkpoint: Checkpoint) -> Iterator[Found]:
+        """Every measure of every network in a checkpoint; replicas that had diverged have none.
+
+        Raises:
+            ValueError: a measure cannot be taken.
+        """
+        self._source.load(checkpoint)
+        for subject in self._source.subjects(self._trainer):
+            other_weights(self._trainer)
+            for measure, settings in zip(self._measures, self._settings(subject)):
+                key = _key([checkpoint.digest, subject.replica, self._network, settings, __version__])
+                yield Found(subject.replica, measure, self._once(key, measure, subject))
+
+    def _settings(self, subject: Subject) -> list[dict[str, Any]]:
+        """What says which number each measure gives of some weights."""
+        if subject.replica not in self._described:
+            self._described[subject.replica] = [
+                {
+                    "measure": described(measure),
+                    "init": self._init if isinstance(measure, DistanceFromInit) else "",
+                    "precision": str(self._source.precision),
+                    **self._data(measure, subject),
+                }
+                for measure in self._measures
+            ]
+        return self._described[subject.replica]
+
+    def _data(self, measure: Measure, subject: Subject) -> dict[str, Any]:
+        firsts = first_batches(measure, self._trainer, subject)
+        if not firsts:
+            return {}
+        return {"data": described(subject.data), "batches": content_hash(firsts)}
+
+    def _once(self, key: str, measure: Measure, subject: Subject) -> Taken:
+        kept = None if self._folder is None else self._folder / "spectra" / f"{key}.safetensors"
+        drawn = isinstance(measure, SpectralDensity)
+        known: list[Measurement] | None = self._journal.get(key)
+        if known is not None and not (drawn and (kept is None or not kept.exists())):
+            tensors: dict[str, Tensor] = load_file(kept) if drawn and kept is not None else {}
+            return Taken(known, tensors)
+        taken = take(measure, self._trainer, subject)
+        if drawn and kept is not None:
+            with whole_file(kept) as part:
+                save_file(taken.tensors, part)
+        self._journal.put(key, taken.rows)
+        return taken
+
+
+def _key(of: Any) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()

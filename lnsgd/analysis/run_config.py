@@ -1,0 +1,80 @@
+"""What a run's own config says: its model, its data, its replicas."""
+
+import warnings
+from argparse import ArgumentError
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import yaml
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.cli import LightningArgumentParser
+
+import lnsgd.label_noise
+import lnsgd.losses
+import lnsgd.models
+import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
+from lnsgd import rng
+from lnsgd.messages import one_line
+from lnsgd.replicas import Replica, ReplicaGrid
+from lnsgd.run_folder import RunFolder
+
+
+class Configured(NamedTuple):
+    """What a run was made of.
+
+    Attributes:
+        module: Its module, with weights that mean nothing.
+        data: Its data, not set up.
+        replicas: In what the replicas of a replicated run differ; none in an ordinary one.
+        precision: Of its Trainer.
+    """
+
+    module: LightningModule
+    data: LightningDataModule
+    replicas: list[Replica]
+    precision: Any
+
+
+def read_config(run: RunFolder) -> Configured:
+    """Builds the module and the data that a run's ``config.yaml`` names, and nothing else of it.
+
+    Raises:
+        ValueError: no config, or one that cannot be read or built.
+    """
+    if not run.config.is_file():
+        raise ValueError(
+            f"{run.path} has no config.yaml, so it is no run of lnsgd; give a run's folder, or a checkpoint file with "
+            "its --model"
+        )
+    try:
+        content = yaml.safe_load(run.config.read_text())
+        wanted = {name: content[name] for name in ("seed_everything", "model", "data")}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{run.config} is no config of a run ({one_line(error)}); give another run") from error
+    seed, parser = wanted["seed_everything"], _parser()
+    wanted["replicas"] = content.get("replicas")
+    try:
+        with warnings.catch_warnings(), rng.forked(seed, "init"):
+            warnings.simplefilter("ignore")
+            built = parser.instantiate(parser.parse_object(wanted))
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"{run.config}: {one_line(error)}") from error
+    grid: ReplicaGrid | None = built.replicas
+    precision = _trainer(content).get("precision")
+    return Configured(built.model, built.data, grid.replicas(seed) if grid else [], precision or "32-true")
+
+
+def _trainer(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return content.get("trainer") or {}
+
+
+def _parser() -> LightningArgumentParser:
+    """As that of ``lnsgd fit``, for what is measured; a Trainer with its loggers is not built."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_argument("--seed_everything", type=int)
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.add_argument("--replicas", type=ReplicaGrid | None, default=None)
+    for target in ("model.init_args.seed", "data.init_args.seed"):
+        parser.link_arguments("seed_everything", target)
+    return parser

@@ -1,0 +1,87 @@
+"""Numbers of an analysis on the terminal."""
+
+import math
+
+import pandas as pd
+from rich.table import Column, Table
+
+# More checkpoints are not shown beside each other: the first, and the last of them.
+_COLUMNS = 3
+
+# Of what is measured of more layers than these no row is shown.
+_LAYERS = 24
+
+
+def shown(table: pd.DataFrame) -> Table:
+    """A row for each measure of a whole network or of a site, a column for each checkpoint: value ± standard error.
+
+    Of replicas it is the mean ± the standard deviation over them. Parts of a total are in the files.
+    """
+    checkpoints = list(dict.fromkeys(zip(table.checkpoint, table.step)))
+    columns = checkpoints if len(checkpoints) <= _COLUMNS else [checkpoints[0], *checkpoints[1 - _COLUMNS :]]
+    title = (
+        None if columns == checkpoints else f"{len(columns)} of {len(checkpoints)} checkpoints; all are in the files"
+    )
+    drawn = Table(_name(), "split", "layer", *(_heading(*one) for one in columns), title=title)
+    for (measure, split, layer), of_measure in _headlines(table).groupby(["measure", "split", "layer"], sort=False):
+        cells = [of_measure[of_measure.checkpoint == path] for path, _ in columns]
+        drawn.add_row(str(measure), str(split), str(layer), *map(_cell, cells))
+    return drawn
+
+
+def shown_differences(table: pd.DataFrame, names: tuple[str, str]) -> Table:
+    """A row for each number that two networks have: of both, and the difference ± its standard error.
+
+    Args:
+        table: See `lnsgd.analysis.compare.Comparison`.
+        names: Of the networks.
+    """
+    drawn = Table(_name(), "split", "layer", f"A: {names[0]}", f"B: {names[1]}", "B − A")
+    for row in _headlines(table).to_dict("records"):
+        a, b = with_error(row["a"], row["stderr_a"]), with_error(row["b"], row["stderr_b"])
+        drawn.add_row(row["measure"], row["split"], row["layer"], a, b, with_error(row["difference"], row["stderr"]))
+    return drawn
+
+
+def shown_similarity(table: pd.DataFrame) -> Table:
+    """A row for each number that says how alike two networks are: mean over pairs ± their standard deviation."""
+    drawn = Table(_name(), "split", "layer", "value")
+    for (measure, split, layer), rows in table.groupby(["measure", "split", "layer"], sort=False):
+        drawn.add_row(str(measure), str(split), str(layer), with_error(rows.value.mean(), rows.value.std(ddof=1)))
+    return drawn
+
+
+def _name() -> Column:
+    return Column("measure", no_wrap=True)
+
+
+def _headlines(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of whole networks; of what is measured of layers only, those, unless there are too many."""
+    layers = table.groupby("measure")["layer"].transform("nunique")
+    whole = (table.layer == "").groupby(table.measure).transform("any")
+    return table[(table.layer == "") | (~whole & (layers <= _LAYERS))]
+
+
+def _heading(path: str, step: object) -> str:
+    *_, run, name = ("", *str(path).replace("/checkpoints/", "/").split("/"))
+    return f"{run}/{name}" if pd.isna(step) else f"{run}\nstep {step}"  # type: ignore[call-overload]
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "–"
+    if len(rows) > 1:
+        return f"{with_error(rows.value.mean(), rows.value.std(ddof=1))} (n = {len(rows)})"
+    return with_error(rows.value.iloc[0], rows.stderr.iloc[0])
+
+
+def with_error(value: float, error: float) -> str:
+    """``1.23 ± 0.04``; without the error where there is none.
+
+    Example:
+        >>> with_error(1.23456789, 0.0421)
+        '1.2346 ± 0.042'
+        >>> with_error(0.5, float("nan"))
+        '0.5'
+    """
+    return f"{value:.5g}" if math.isnan(error) else f"{value:.5g} ± {error:.2g}"

@@ -1,0 +1,225 @@
+"""`lnsgd analyze`: files, tables and pictures; bad input is one line, and nothing is written."""
+
+import pickle
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lnsgd.analysis.table import COLUMNS
+from lnsgd.cli import main
+from tests.analysis.analyzed_runs import weights
+
+# A small network in place of a run's.
+SMALL = ["--model", "lnsgd.models.MLP", "--model.widths", "[784,6,10]", "--loss", "LogisticLoss"]
+QUICK = [f"--measures.SpectralDensity.{name}" for name in ("top=0", "probes=2", "steps=3", "examples=20")]
+IMAGES = ["--data", "MNIST", "--data.source", "sample", "--data.subset=120"]
+
+
+def test_a_run_becomes_a_table_and_pictures(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(
+        [
+            "analyze",
+            str(run),
+            "--measures",
+            "ActiveNeurons,WeightNorms,SpectralDensity",
+            "--measures.SpectralDensity.top=0",
+        ]
+    )
+    out = tmp_path / "runs" / "analysis" / "run"
+    table = pd.read_parquet(out / "analysis.parquet")
+    assert list(table.columns) == list(COLUMNS)
+    assert set(table.step) == {0, 10, 20, 30}
+    assert len(pd.read_csv(out / "analysis.csv")) == len(table)
+    assert len(list(out.glob("spectral_density_*_train.png"))) == 4
+    assert (out / "trajectories.png").stat().st_size > 10_000
+    said = capsys.readouterr().out
+    assert "active_fraction" in said
+    assert "±" in said
+    assert "4 networks" in said
+
+
+def test_a_single_checkpoint_has_bars_by_site(run: Path, tmp_path: Path) -> None:
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    main(["analyze", str(checkpoint), "--out", str(tmp_path), "--measures", "ActiveNeurons"])
+    assert (tmp_path / "sites.png").stat().st_size > 5_000
+    assert not (tmp_path / "trajectories.png").exists()
+
+
+def test_weights_of_anyone_with_a_model_from_the_command_line(run: Path, tmp_path: Path, capsys) -> None:
+    """A run's weights under other names are the run's."""
+    nested = {f"module.{name}": tensor for name, tensor in load_file(run / "init.safetensors").items()}
+    alone = tmp_path / "elsewhere" / "foreign.pth"
+    alone.parent.mkdir()
+    torch.save({"state_dict": nested, "epoch": 7, "arch": "mlp"}, alone)
+    measures = ["--measures", "Performance", "--measures.Performance.splits", "[train]"]
+    seeded = [*IMAGES, "--data.seed", "3"]
+    main(["analyze", str(alone), *SMALL, *seeded, *measures, "--out", str(tmp_path / "a")])
+    assert re.search(r"without their\s+prefix 'module.net.'", capsys.readouterr().out)
+    main(["analyze", str(run / "init.safetensors"), *measures, "--out", str(tmp_path / "b")])
+    foreign, own = (pd.read_parquet(tmp_path / name / "analysis.parquet") for name in "ab")
+    assert foreign.value.tolist() == own.value.tolist()
+    assert foreign.epoch.tolist() == [7, 7]
+
+
+def test_a_function_may_make_the_model(tmp_path: Path) -> None:
+    import torchvision
+
+    save_file(torchvision.models.squeezenet1_1(num_classes=10).state_dict(), tmp_path / "net.safetensors")
+    model = ["--model", "torchvision.models.squeezenet1_1", "--model.num_classes", "10"]
+    main(
+        [
+            "analyze",
+            str(tmp_path / "net.safetensors"),
+            *model,
+            *IMAGES,
+            "--measures",
+            "WeightNorms",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+    )
+    assert "norm" in set(pd.read_parquet(tmp_path / "out" / "analysis.parquet").measure)
+
+
+def test_measures_as_a_list_of_class_paths(run: Path, tmp_path: Path) -> None:
+    listed = "[{class_path: HessianTrace, init_args: {examples: 20, rtol: 0.5}}, lnsgd.callbacks.DeadNeurons]"
+    main(["analyze", str(run / "checkpoints" / "last.ckpt"), "--measures", listed, "--out", str(tmp_path)])
+    table = pd.read_parquet(tmp_path / "analysis.parquet")
+    assert set(table.measure) == {"hessian_trace", "dead_count", "dead_fraction"}
+
+
+def test_two_checkpoints_are_compared(run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    both = [str(run / "init.safetensors"), str(run)]
+    main(["analyze", "--compare", *both, "--measures", "Performance", "--points", "3", "--out", str(out)])
+    assert (out / "path.png").stat().st_size > 5_000
+    assert pd.read_parquet(out / "path.parquet").t.tolist() == [0, 0, 0.5, 0.5, 1, 1]
+    assert "ever_active_jaccard" in set(pd.read_csv(out / "similarity.csv").measure)
+    assert "B − A" in capsys.readouterr().out
+
+
+class Bomb:
+    """A pickle of it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def files(run: Path, tmp_path_factory) -> dict[str, Path]:
+    """Inputs that are wrong, each in its way."""
+    folder = tmp_path_factory.mktemp("inputs")
+    good = load_file(run / "init.safetensors")
+    (folder / "text.pt").write_text("no checkpoint")
+    (folder / "text.safetensors").write_text("no checkpoint")
+    torch.save({"weights": Bomb(folder / "touched")}, folder / "bomb.pt")
+    torch.save([1, 2], folder / "list.pt")
+    torch.save({"lr": 0.1}, folder / "settings.pt")
+    torch.save(good, folder / "good.pt")
+    torch.save({**good, "net.extra.weight": torch.zeros(3)}, folder / "extra.pt")
+    torch.save({name: value for name, value in good.items() if "bias" not in name}, folder / "missing.pt")
+    (folder / "norun").mkdir()
+    (folder / "cut.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes()[:5_000])
+    (folder / "plain.pkl").write_bytes(pickle.dumps({"a": 1}))
+    return {path.name: path for path in folder.iterdir()} | {"run": run, "gone": folder / "gone"}
+
+
+BAD = {
+    "gone": (["{gone}"], r"gone: there is no such file or folder"),
+    "text": (["{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or no checkpoint"),
+    "text-safetensors": (["{text.safetensors}", *SMALL, *IMAGES], r"is damaged or no safetensors file"),
+    "cut": (["{cut.ckpt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged or no checkpoint"),
+    "pickle": (["{plain.pkl}", *SMALL, *IMAGES], r"plain\.pkl is damaged or no checkpoint"),
+    "bomb": (["{bomb.pt}", *SMALL, *IMAGES], r"bomb\.pt holds more than tensors and asks for code, which is not run"),
+    "list": (["{list.pt}", *SMALL, *IMAGES], r"list\.pt holds a list, no state dict"),
+    "settings": (["{settings.pt}", *SMALL, *IMAGES], r"settings\.pt holds no state dict.* it holds lr"),
+    "extra": (
+        ["{extra.pt}", *SMALL, *IMAGES],
+        r"does not fit MLP: .*1 unexpected \(extra\.weight\)",
+    ),
+    "missing": (["{missing.pt}", *SMALL, *IMAGES], r"2 missing \(layers\.0\.bias, layers\.1\.bias\)"),
+    "shape": (
+        ["{good.pt}", "--model", "lnsgd.models.MLP", "--model.widths", "[784,7,10]", *IMAGES],
+        r"3 of another shape \(layers\.0\.weight \(6, 784\) for \(7, 784\), .*--model",
+    ),
+    "no-run": (["{norun}"], r"norun has no config\.yaml, so it is no run"),
+    "no-model": (["{good.pt}"], r"no config\.yaml .* say it, such as --model"),
+    "no-data": (["{good.pt}", *SMALL], r"say it, such as --data"),
+    "unknown-measure": (
+        ["{run}", "--measures", "Actives"],
+        r"--measures Actives is unknown; choose of .*ActiveNeurons",
+    ),
+    "no-measure": (["{run}", "--measures", "lnsgd.callbacks.StepProgressBar"], r"it measures nothing; choose of"),
+    "unknown-option": (
+        ["{run}", "--measures", "HessianTrace", "--measures.HessianTrace.probes", "3"],
+        r"takes no 'probes'; it takes .*max_probes",
+    ),
+    "wrong-value": (
+        ["{run}", "--measures", "HessianTrace", "--measures.HessianTrace.examples", "few"],
+        r"HessianTrace\.examples|few",
+    ),
+    "not-among": (
+        ["{run}", "--measures", "WeightNorms", "--measures.HessianTrace.rtol", "1"],
+        r"HessianTrace is not among the measures",
+    ),
+    "unknown-model": (
+        ["{good.pt}", "--model", "lnsgd.models.MPL", *IMAGES],
+        r"--model lnsgd\.models\.MPL cannot be imported",
+    ),
+    "no-module": (["{good.pt}", "--model", "pathlib.Path", *IMAGES], r"gives a .*Path, no Module"),
+    "model-argument": (
+        ["{good.pt}", "--model", "MLP", "--model.width", "3", *IMAGES],
+        r"MLP takes no 'width'; it takes widths",
+    ),
+    "argument-of-nothing": (["{run}", "--data.subset", "3"], r"of which data\? Say it with --data"),
+    "accelerator": (["{run}", "--accelerator", "tpu"], r"accelerator = tpu; choose auto, cpu or cuda"),
+    "batch-size": (["{run}", "--batch-size", "0"], r"batch size = 0; give at least 1"),
+    "unfit-data": (
+        ["{run}", "--data", "CIFAR10", "--data.data_dir", "{gone}", "--measures", "Performance"],
+        r"CIFAR|cifar",
+    ),
+    "unfit-inputs": (
+        ["{run}", "--data", "Hypercube", "--data.dimension", "5", "--measures", "Performance"],
+        r"MLP does not take the data's inputs of shape \(5,\)",
+    ),
+    "init": (["{run}", "--init", "{text.pt}"], r"text\.pt is damaged or no checkpoint"),
+    "nothing": ([], r"nothing to analyze"),
+    "option": (["{run}", "--measure", "HessianTrace"], r"--measure"),
+    "points": (["--compare", "{run}", "{run}", "--points", "1"], r"points = 1"),
+    "batch-norm": (["--compare", "{run}", "{run}", "--batch-norm", "none"], r"batch_norm = none; choose one of"),
+    "features": (["--compare", "{run}", "{run}", "--features", "head"], r"features = head: there is no such module"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(name: str, files, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LNSGD_DEBUG", raising=False)
+    args, expected = BAD[name]
+    known = {f"{{{key}}}": str(path) for key, path in files.items()}
+    with pytest.raises(SystemExit) as ended:
+        main(["analyze", *(known.get(arg, arg) for arg in args)])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lnsgd: error: ")
+    assert re.search(expected, line), line
+    assert list(tmp_path.iterdir()) == []
+    assert not (files["bomb.pt"].parent / "touched").exists()
+
+
+def test_small_weights_are_not_mistaken_for_a_prefix(tmp_path: Path) -> None:
+    """Names that match by chance within others are outvoted."""
+    from lnsgd.analysis.weights import fitted
+
+    given = {f"net.{name}": tensor for name, tensor in weights(0).items()} | {"ema.0.weight": torch.zeros(5, 3)}
+    found = fitted(given, weights(1), tmp_path, "Sequential")
+    assert found.tensors.keys() == weights(0).keys()
+    assert found.note == "names without their prefix 'net.', 1 tensors without it left out"
