@@ -81,14 +81,15 @@ def _table(runs: Runs) -> Table:
 
 def _draw(runs: Runs) -> Picture:
     picture = Picture(figsize=(4.4 * len(runs), 8), layout="constrained")
-    for (above, below), arm in zip(picture.subplots(2, len(runs), squeeze=False).T, runs):
+    axes = picture.subplots(2, len(runs), squeeze=False)
+    for (above, below), arm in zip(axes.T, runs):
         cells = corrupted(runs, arm)
         draw_lines(above, cells, "corrupted", "r", by="m", label="m = {:,}")
         above.set(title=arm, xlabel="part of the labels that is random", ylim=(0, None))
         draw_lines(below, cells, "m", "r", by="corrupted", label="{:.0%} random")
         below.set(xlabel="m, training examples", ylim=(0, None))
         logarithmic(below.xaxis, cells.m)
-    for axis in picture.axes[:2]:
+    for axis in axes[:, 0]:
         axis.set_ylabel(r"$r = \|\theta - \theta_0\|_2$")
     return picture
 
