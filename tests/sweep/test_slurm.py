@@ -105,7 +105,7 @@ def test_the_table_is_that_of_the_local_executor(cluster, tmp_path, monkeypatch)
     watcher = start(path, "--workers", "2")  # fewer and bigger jobs, if none were there
     printed, said = watcher.communicate(timeout=DEADLINE)
     assert watcher.returncode == 0, printed + said
-    assert "1 jobs are in SLURM's queue as " in said  # that which was killed, and no other
+    assert "1 job is in SLURM's queue as " in said  # that which was killed, and no other
 
     found = load("slurm")
     assert found.status.tolist() == ["done"] * 40
