@@ -82,15 +82,15 @@ class SpectralDensity(Callback):
         # All processes must ask for the folder.
         run, chosen = RunFolder(Path(trainer.log_dir or trainer.default_root_dir)), pictures.drawn(pl_module)
         pl_module.to(trainer.strategy.root_device)  # the Trainer has moved it to the CPU already
-        found = {s.replica: self._measure(trainer, s) for s in subjects(trainer, pl_module) if s.replica in chosen}
+        found = {s.replica: self.spectrum(trainer, s) for s in subjects(trainer, pl_module) if s.replica in chosen}
         pl_module.cpu()
         if not trainer.is_global_zero:
             return
         names = pictures.prefixes(pl_module, found)
         self._keep(trainer, run, {names[replica]: spectrum for replica, spectrum in found.items() if spectrum})
 
-    def _measure(self, trainer: Trainer, subject: Subject) -> Spectrum | None:
-        """The density and the largest eigenvalues, the same on all processes."""
+    def spectrum(self, trainer: Trainer, subject: Subject) -> Spectrum | None:
+        """The density and the largest eigenvalues, the same on all processes; ``None`` of a network that diverged."""
         module, loss = subject.module, per_example_loss(self.loss, subject.module)
         data, share = self.source.batches(trainer, subject, self.split, self.examples), share_of(trainer)
         try:

@@ -175,7 +175,7 @@ def take(measure: Measure, trainer: Trainer, subject: Subject) -> Taken:
 
 def _spectrum(measure: SpectralDensity, trainer: Trainer, subject: Subject) -> Taken:
     """Extreme nodes and the trace that the quadrature gives, exact up to probes; nodes and weights to draw."""
-    found = measure._measure(trainer, subject)
+    found = measure.spectrum(trainer, subject)
     names = ("spectrum_smallest", "spectrum_largest", "spectrum_trace")
     if found is None:
         return Taken([Measurement(name, measure.split, "", float("nan")) for name in names], {})
