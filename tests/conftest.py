@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Doctests are collected from all modules, but two of one name cannot both be.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 # Test processes run side by side; threads of one would only wait for those of the other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
