@@ -31,7 +31,7 @@ def run_grid(
         workers: Jobs at the same time; by default as many as fit.
 
     Raises:
-        ValueError: a cell failed.
+        ValueError: a cell failed, or has no row.
         SystemExit: it was interrupted, code 75.
     """
     # Here, because a figure that trains nothing needs none of it.
@@ -44,10 +44,10 @@ def run_grid(
     if not run_sweep(file, run.path, executor, console, retry_failed=True):
         raise SystemExit(os.EX_TEMPFAIL)
     table = load(run.path)
-    if (failed := table[table.status == "failed"]).size:
-        raise ValueError(
-            f"{len(failed)} of {len(table)} cells failed: {failed.reason.iloc[0]}; see lnsgd table {run.path}"
-        )
+    left = table[table.status.isin(["failed", "missing", "running"])]
+    if len(left):
+        why = f"{left.status.iloc[0]}: {left.reason.iloc[0]}".rstrip(": ")
+        raise ValueError(f"{len(left)} of {len(table)} cells {why}; see lnsgd table {run.path}")
     ended = {
         "seconds": round(float(table.seconds.sum()), 1),
         "jobs": table.job.nunique(),
