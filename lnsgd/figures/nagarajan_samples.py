@@ -1,6 +1,6 @@
 """The distance from initialization grows like a small power of the training set's size: Nagarajan and Kolter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -75,15 +75,16 @@ def _table(runs: Runs) -> Table:
 def _draw(runs: Runs) -> Picture:
     picture = Picture(figsize=(11, 4.6), layout="constrained")
     left, right = picture.subplots(1, 2, width_ratios=[3, 2])
-    for color, (arm, run) in zip(COLORS, runs.items(), strict=False):
-        _draw_arm(left, distances(run), arm, color)
+    cells = {arm: distances(run) for arm, run in runs.items()}
+    for color, (arm, of_arm) in zip(COLORS, cells.items(), strict=False):
+        _draw_arm(left, of_arm, arm, color)
     left.set(xlabel="m, training examples", ylabel=r"$r = \|\theta - \theta_0\|_2$")
-    logarithmic(left.xaxis, (m for run in runs.values() for m in distances(run).m))
+    logarithmic(left.xaxis, (m for of_arm in cells.values() for m in of_arm.m))
     lowest, highest = left.get_ylim()
     logarithmic(left.yaxis, (mark for mark in (0.5, 1, 2, 3, 5, 10, 20, 30) if lowest <= mark <= highest))
     left.legend(fontsize=8)
     plain(left)
-    _draw_exponents(right, runs)
+    _draw_exponents(right, cells)
     return picture
 
 
@@ -98,11 +99,11 @@ def _draw_arm(axis: Axes, cells: pd.DataFrame, arm: str, color: str) -> None:
         axis.plot(m, curve, line, color=color, linewidth=1.4, label=label)
 
 
-def _draw_exponents(axis: Axes, runs: Runs) -> None:
+def _draw_exponents(axis: Axes, cells: Mapping[str, pd.DataFrame]) -> None:
     axis.axvspan(LOW, HIGH, color=GREY, alpha=0.2, linewidth=0, label="paper: 0.25 … 0.4")
     labels: list[str] = []
-    for color, (arm, run) in zip(COLORS, runs.items(), strict=False):
-        for hidden, of_width in distances(run).groupby("H"):
+    for color, (arm, of_arm) in zip(COLORS, cells.items(), strict=False):
+        for hidden, of_width in of_arm.groupby("H"):
             exponents = _exponents(of_width)
             low, high = interval(exponents)
             place = len(labels)

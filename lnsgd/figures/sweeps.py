@@ -11,6 +11,7 @@ from lnsgd import __version__
 from lnsgd.figures.figure import Figure
 from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep import load
+from lnsgd.sweep.table import UNFINISHED
 
 
 def run_grid(
@@ -44,7 +45,7 @@ def run_grid(
     if not run_sweep(file, run.path, executor, console, retry_failed=True):
         raise SystemExit(os.EX_TEMPFAIL)
     table = load(run.path)
-    left = table[table.status.isin(["failed", "missing", "running"])]
+    left = table[table.status.isin(UNFINISHED)]
     if len(left):
         why = f"{left.status.iloc[0]}: {left.reason.iloc[0]}".rstrip(": ")
         raise ValueError(f"{len(left)} of {len(table)} cells {why}; see lnsgd table {run.path}")

@@ -13,7 +13,7 @@ from rich.table import Table
 from lnsgd.messages import CommandParser, counted
 from lnsgd.run_folder import whole_file
 from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
-from lnsgd.sweep.table import COLUMNS, load, load_trajectories
+from lnsgd.sweep.table import COLUMNS, UNFINISHED, load, load_trajectories
 
 # More rows are only written to files.
 _ROWS = 40
@@ -57,7 +57,7 @@ def _sweep(options: Namespace) -> int:
     console.print(f"Table: lnsgd table {out}", highlight=False, soft_wrap=True)
     if not ended:
         return os.EX_TEMPFAIL
-    return int(table.status.isin(["failed", "missing", "running"]).any())
+    return int(table.status.isin(UNFINISHED).any())
 
 
 def _parse_sweep(args: list[str]) -> Namespace:

@@ -27,6 +27,9 @@ COLUMNS = {
     "job": "string",
 }
 
+# Statuses of cells that have not been run to their end.
+UNFINISHED = ("failed", "missing", "running")
+
 _TRAJECTORY = ("cell", "step", "epoch", "split", "measure", "layer", "value", "stderr")
 
 

@@ -136,7 +136,8 @@ def test_names_tell_jobs_apart_and_stay():
 
 def test_an_ordinary_run_is_another_job_than_a_replica():
     """It could not go on from the checkpoint of the other."""
-    (replica,), (ordinary,) = (pack(FIRST, cells(), lambda _: Verdict(1, "", alone)) for alone in (True, False))  # noqa: B023
+    (replica,) = pack(FIRST, cells(), lambda _: Verdict(1, "", alone=True))
+    (ordinary,) = pack(FIRST, cells(), lambda _: Verdict(1, "", alone=False))
     assert (replica.settings is None, ordinary.settings is None) == (False, True)
     assert replica.name != ordinary.name
 
