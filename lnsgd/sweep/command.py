@@ -4,19 +4,15 @@ import os
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from lnsgd.messages import CommandParser, counted
 from lnsgd.run_folder import whole_file
 from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
-from lnsgd.sweep.table import COLUMNS, UNFINISHED, load, load_trajectories
-
-# More rows are only written to files.
-_ROWS = 40
+from lnsgd.sweep.table import UNFINISHED, load, load_trajectories
+from lnsgd.sweep.table_display import show_table
 
 
 def sweep(args: list[str]) -> None:
@@ -80,11 +76,14 @@ def table(args: list[str]) -> None:
     """Prints the table of a sweep, or writes it to files.
 
     Raises:
-        ValueError: there is no sweep, or an option is wrong.
+        ValueError: there is no sweep, no such measure, or an option is wrong.
     """
-    parser = CommandParser("lnsgd table", description="The table of a sweep, a row for each cell, at any time.")
+    parser = CommandParser("lnsgd table", description="What a sweep has found, at any time.")
     parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/sweeps/mnist-noise")
-    parser.add_argument("--csv", type=Path, help="write the table to this file; - for standard output")
+    parser.add_argument("--cells", action="store_true", help="show each cell, not the mean over seeds")
+    measures = "names or patterns, such as 'active_*/val*,hessian_trace*' (default: all but the parts of totals)"
+    parser.add_argument("--measures", default="", help=measures)
+    parser.add_argument("--csv", type=Path, help="write a row for each cell to this file; - for standard output")
     parser.add_argument("--trajectories", type=Path, help="write all measured numbers to this Parquet file")
     options = parser.parse_args(args)
     found = load(options.folder)
@@ -98,7 +97,8 @@ def table(args: list[str]) -> None:
         with whole_file(options.trajectories) as part:
             load_trajectories(options.folder).to_parquet(part, index=False)
     if options.csv is None and options.trajectories is None:
-        console.print(_shown(found))
+        patterns = [name.strip() for name in options.measures.split(",") if name.strip()]
+        show_table(found, console, patterns, options.cells)
     if options.csv != Path("-"):
         console.print(summary(found), highlight=False)
 
@@ -107,21 +107,3 @@ def summary(table: pd.DataFrame) -> str:
     """How many cells there are of each status."""
     counts = ", ".join(f"{number} {status}" for status, number in table.status.value_counts().items())
     return f"{counted(len(table), 'cell')}: {counts}"
-
-
-def _shown(found: pd.DataFrame) -> Table:
-    """Options, status and final measures of the first cells; standard errors behind their numbers."""
-    hidden = {"cell", *COLUMNS} - {"status", "steps", "seconds"}
-    names = [name for name in found.columns if name not in hidden and not name.endswith("/stderr")]
-    shown = Table(*names, title=f"The first {_ROWS} of {len(found)}" if len(found) > _ROWS else None)
-    for _, row in found.head(_ROWS).iterrows():
-        shown.add_row(*(_said(row, name) for name in names))
-    return shown
-
-
-def _said(row: "pd.Series[Any]", name: str) -> str:
-    value, error = row[name], row.get(f"{name}/stderr")
-    if not isinstance(value, (list, dict)) and pd.isna(value):
-        return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if error is None or pd.isna(error) else f"{text} ± {error:.1g}"

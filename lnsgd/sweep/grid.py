@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+from lnsgd.loggers.wandb_group import WandbGroup
+from lnsgd.loggers.wandb_run import check_project
+
 # Options that go together, by their names on the command line.
 Point = Mapping[str, Any]
 
@@ -24,14 +27,14 @@ class Sweep:
         base: Configs of every run, as for ``lnsgd fit --config``; a later one overrides an earlier one.
         options: Options that all runs share.
         axes: What is varied: one point of each axis makes a cell.
-        wandb: Whether every run is logged to Weights & Biases, grouped under the sweep's name.
+        wandb: The group of Weights & Biases that every run is logged to; ``None`` for none.
     """
 
     name: str
     base: tuple[Path, ...]
     options: Point
     axes: tuple[tuple[Point, ...], ...]
-    wandb: bool = False
+    wandb: WandbGroup | None = None
 
     def __len__(self) -> int:
         """Number of cells."""
@@ -48,12 +51,13 @@ def read_sweep(path: Path) -> Sweep:
     every combination is a cell. ``zip`` is a list of such mappings in each of which the lists are as long as each
     other and go together, value by value. ``seeds`` is a number of seeds, counted from 0 on, or a list. ``options``
     are the same in all cells. Options have the names that they have on the command line, without dashes. ``wandb:
-    true`` logs every run to Weights & Biases; it changes nothing else, and does not count in a cell's hash.
+    true`` logs every run to Weights & Biases, as a group of the sweep's name, and ``wandb: {group: G, project: P}`` as
+    another; it changes nothing else, and does not count in a cell's hash.
 
     Raises:
         ValueError: the file says nothing of this kind, or gives a list that is empty or repeats a value, lists of
-            different lengths to zip, an option twice, a base config that does not exist, or anything but true or false
-            for wandb.
+            different lengths to zip, an option twice, a base config that does not exist, or for wandb anything but
+            true, false, a group, or a project.
     """
     given = _mapping(path)
     if unknown := sorted(set(given) - set(_KEYS)):
@@ -73,10 +77,7 @@ def read_sweep(path: Path) -> Sweep:
     if "seeds" in given:
         axes.append(_axis(path, {SEED: _seeds(path, given["seeds"])}))
     _check_once(path, options, axes)
-    wandb = given.get("wandb", False)
-    if not isinstance(wandb, bool):
-        raise ValueError(f"{path}: wandb = {wandb}; give true or false")
-    return Sweep(path.stem, files, options, tuple(axes), wandb)
+    return Sweep(path.stem, files, options, tuple(axes), _wandb(path, given.get("wandb", False)))
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -95,6 +96,17 @@ def _options(path: Path, key: str, given: object) -> dict[str, Any]:
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
         raise ValueError(f"{path}: {key} = {given}; give names of options and what they are set to")
     return given
+
+
+def _wandb(path: Path, given: object) -> WandbGroup | None:
+    if isinstance(given, bool):
+        return WandbGroup(path.stem) if given else None
+    known = isinstance(given, dict) and set(given) <= {"group", "project"}
+    if not isinstance(given, dict) or not known or not all(isinstance(name, str) for name in given.values()):
+        raise ValueError(f"{path}: wandb = {given}; give true or false, or group: and project:")
+    if "project" in given:
+        check_project(given["project"])
+    return WandbGroup(given.get("group", path.stem), given.get("project"))
 
 
 def _axis(path: Path, lists: Mapping[str, Any]) -> tuple[Point, ...]:

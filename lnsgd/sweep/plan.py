@@ -128,16 +128,12 @@ def _spec(sweep: Sweep, job: Job, configs: Mapping[str, str]) -> JobSpec:
     arguments = written({**sweep.options, **job.cells[0].options})
     if job.settings is not None:
         arguments += written({f"replicas.{name}": values for name, values in job.settings.items()})
-    if sweep.wandb:
-        arguments += written(_wandb(sweep, job))
+    if sweep.wandb is not None:
+        # A logger in place of the base config's, which would not know the group.
+        name = job.name if sweep.wandb.name == sweep.name else f"{sweep.name} {job.name}"
+        arguments += written({"trainer.logger": sweep.wandb.logger(name, "train")})
     cells = [(cell.name, dict(cell.options)) for cell in job.cells]
     return JobSpec(job.name, cells, dict(configs), arguments, job.settings is not None, job.reason)
-
-
-def _wandb(sweep: Sweep, job: Job) -> dict[str, Any]:
-    """A logger in place of the base config's, which would not know the group."""
-    options = {"group": sweep.name, "name": job.name}
-    return {"trainer.logger": {"class_path": "lnsgd.loggers.WandbLogger", "dict_kwargs": options}}
 
 
 def varied(cells: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Any]]:
