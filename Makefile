@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-all lint format bench clean
+.PHONY: install demo test test-all lint format bench docs clean
 
 install: $(INSTALLED)
 
@@ -36,5 +36,11 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@for script in scripts/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group docs
+	rm -rf build/docs docs/api/generated
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html docs build/docs
+	@echo "Read build/docs/index.html"
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
-"""The README's commands and code run as written, and its links lead somewhere."""
+"""The commands and code of README and guide run as written, links lead somewhere, verdicts are those of the results."""
 
 import dataclasses
+import json
 import re
 import shlex
 import subprocess
@@ -16,7 +17,8 @@ from lnsgd.sweep import run as sweep_run
 from lnsgd.sweep.grid import Sweep, read_sweep
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+GUIDE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "guide").glob("*.md"))
+PAGES = ["README.md", *GUIDE]
 
 # What makes a training command end after a moment; otherwise it is run as it stands.
 QUIET = ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
@@ -25,13 +27,17 @@ FEW_IMAGES = ["--data.subset", "64", "--data.val_size", "50"]
 BRIEF_REPLICAS = ["--trainer.max_steps", "2", "--data.subset", "100", *QUIET]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-def commands() -> list[str]:
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+def commands(page: str) -> list[str]:
+    lines = [line for block in blocks("console", page) for line in block.splitlines()]
     return [line.removeprefix("$ ").split("#")[0].strip() for line in lines if line.startswith("$ ")]
+
+
+def with_commands(program: str) -> list[str]:
+    return [page for page in PAGES if any(line.startswith(f"{program} ") for line in commands(page))]
 
 
 @pytest.fixture
@@ -74,29 +80,53 @@ def brevity(args: list[str]) -> list[str]:
     return [*few, *BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
 
 
-def test_commands_run_in_order(checkout, full_data, full_cifar10):
-    training = [line for line in commands() if line.startswith("lnsgd ")]
-    assert len(training) >= 9
-    for line in training:
-        args = shlex.split(line)[1:]
-        if args[0] == "fit":
-            args += brevity(args)
-        main(args)
-    assert (checkout / "runs/mnist/checkpoints/last.ckpt").exists()
+@pytest.mark.parametrize("page", with_commands("lnsgd"))
+def test_commands_run_in_order(checkout, full_data, full_cifar10, page):
+    tour = [line for line in commands("README.md") if line.startswith("lnsgd fit ")]  # pages go on from its runs
+    for line in [*(tour if page in GUIDE else []), *commands(page)]:
+        if line.startswith("lnsgd "):
+            args = shlex.split(line)[1:]
+            main([*args, *(brevity(args) if args[0] == "fit" else [])])
 
 
-@pytest.mark.parametrize("target", [line.split()[1] for line in commands() if line.startswith("make ")])
+def test_the_tour_is_there():
+    verbs = [shlex.split(line)[1] for line in commands("README.md") if line.startswith("lnsgd ")]
+    assert list(dict.fromkeys(verbs)) == ["fit", "analyze", "sweep", "table", "reproduce", "report"]
+
+
+@pytest.mark.parametrize("target", [line.split()[1] for line in commands("README.md") if line.startswith("make ")])
 def test_make_targets_exist(target):
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_python_code_runs(checkout, capsys):
-    exec(compile("\n".join(blocks("python")), "README.md", "exec"), {})
-    assert re.search(r"\S+ ± \S+ by ggn, 500 examples", capsys.readouterr().out)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
+def test_python_code_runs(checkout, page):
+    exec(compile("\n".join(blocks("python", page)), page, "exec"), {})
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "lnsgd/data/sample/README.md"])
+@pytest.mark.parametrize(
+    "document", [*PAGES, "CONTRIBUTING.md", "docs/results/README.md", "lnsgd/data/sample/README.md"]
+)
 def test_relative_links_lead_somewhere(document):
     path = ROOT / document
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/results/README.md"])
+def test_verdicts_are_those_of_the_results(document):
+    said = dict(
+        re.findall(r"^\| \[([\w-]+)\]\(\S+/summary\.md\) .*?\| (\d+ of \d+) \|", (ROOT / document).read_text(), re.M)
+    )
+    found = {}
+    for path in (ROOT / "docs" / "results").glob("*/claims.json"):
+        holds = [claim["holds"] for claim in json.loads(path.read_text())]
+        found[path.parent.name] = f"{sum(holds)} of {len(holds)}"
+    assert said == found
+
+
+def test_what_does_not_hold_is_said_in_the_front_door():
+    rows = re.findall(r"^\| \[[\w-]+\]\(\S+\) \|.*\| (\d+) of (\d+) \| (.*)\|$", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) > 10
+    for holds, claims, failed in rows:
+        assert (holds != claims) == bool(failed.strip())
