@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 from lnsgd.callbacks.stopping_rule import LIMIT, rules_of
+from lnsgd.callbacks.tables import send_replicas
 from lnsgd.modules import ReplicatedModule
 from lnsgd.run_folder import RunFolder, whole_file
 
@@ -18,6 +19,7 @@ class ReplicaRecord(Callback):
     ``diverged_at`` is the step at which it diverged. ``stopped_by`` is the stopping rule that it satisfied, and
     ``limit`` where the run ended before it did; ``stopped_at`` is the step. What does not apply is empty: all of
     it while a replica moves, the latter two in a run without stopping rules and for a replica that has diverged.
+    At the end loggers that take tables get it as one.
 
     Args:
         run: The run's folder.
@@ -38,6 +40,8 @@ class ReplicaRecord(Callback):
         """Writes the file."""
         limited = bool(rules_of(trainer)) and not trainer.interrupted
         self._write(pl_module, trainer.global_step if limited else None)
+        if trainer.is_global_zero and not trainer.interrupted:
+            send_replicas(trainer, self.run.replicas)
 
     @rank_zero_only
     def _write(self, module: LightningModule, limit: int | None = None) -> None:

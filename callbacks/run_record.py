@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
@@ -13,13 +14,15 @@ from safetensors.torch import save_file
 
 from lnsgd import __version__
 from lnsgd.callbacks.stopping_rule import stopped_by
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.callbacks.tables import send_final_measures
+from lnsgd.loggers import CSVLogger
+from lnsgd.run_folder import NotWrittenError, RunFolder, whole_file
 
 
 class RunRecord(Callback):
     """Writes ``config.yaml`` and ``init.safetensors`` when training starts, ``finished.json`` when it ends.
 
-    Loggers get the config too.
+    Loggers get the config too, and those that take tables the final measures in one.
 
     Args:
         run: The run's folder.
@@ -49,6 +52,7 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files; a resumed run keeps its initial weights."""
         self._started = time.monotonic()
+        self.run.remove_parts()
         self.run.finished.unlink(missing_ok=True)
         with whole_file(self.run.config) as part:
             part.write_text(self.config)
@@ -60,14 +64,32 @@ class RunRecord(Callback):
             logger.log_hyperparams(self.settings)
 
     @rank_zero_only
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Writes ``metrics.csv`` first: a run that is killed after the checkpoint does not log it again.
+
+        Raises:
+            NotWrittenError: the run's folder was removed.
+        """
+        if not self.run.config.exists():
+            raise NotWrittenError(
+                f"{self.run.config} is gone: the folder of the run was removed or replaced while it was trained; "
+                "bring it back and start again, or start over in another folder"
+            )
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                logger.flush()
+
+    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says that the run reached its end, and what it ran on."""
         if trainer.interrupted:
             return
+        send_final_measures(trainer, self.run.measures)
         ended = {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self._seconds(), 1),
+            "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "device": _device_name(trainer.strategy.root_device),
             "processes": trainer.world_size,
             "threads": torch.get_num_threads(),

@@ -1,42 +1,31 @@
 """Weights & Biases, kept offline and read back from the run's file."""
 
-import json
 import logging
-import math
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import wandb
-from wandb.proto.wandb_internal_pb2 import Record
+from safetensors.torch import load_file
 
 from lnsgd.cli import main
-
-CONFIG = Path(__file__).parents[1] / "configs" / "mnist.yaml"
-
-# The main config, made small: all measures, five steps an epoch.
-SMALL = [
-    *("--config", str(CONFIG), "--data.source", "sample", "--data.subset", "250", "--data.batch_size", "50"),
-    *("--model.net.widths", "[784, 6, 10]", "--model.label_noise.p", "0.3", "--trainer.accelerator", "cpu"),
-    *("--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "2"),
-    *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
-    *("--trainer.logger", "lnsgd.loggers.WandbLogger"),
-]
-QUICK = [*SMALL, "--trainer.callbacks", "null", "--trainer.max_steps", "3"]
-
-
-def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """No key, no settings of the user, nothing written outside the folder."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        patch.delenv(name)
-    patch.setenv("NETRC", str(folder / "no-netrc"))
-    for kind in ("CONFIG", "CACHE", "DATA"):
-        patch.setenv(f"WANDB_{kind}_DIR", str(folder / "wandb-home"))
-    patch.chdir(folder)
+from tests.wandb_files import (
+    QUICK,
+    SMALL,
+    artifacts,
+    assert_same_numbers,
+    config,
+    history,
+    isolate,
+    merged_history,
+    runs_below,
+    table,
+)
 
 
 @pytest.fixture
@@ -70,84 +59,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "run"
 
 
-# Reading a .wandb file: LevelDB's log format, blocks of 32 KiB, records split over them.
-
-BLOCK, FILE_HEADER, HEADER = 32768, 7, 7
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-
-
-def read_wandb(path: Path) -> list[Record]:
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    records, part, at = [], b"", FILE_HEADER
-    while at + HEADER <= len(content):
-        if BLOCK - at % BLOCK < HEADER:  # a header does not fit into the rest of the block
-            at += BLOCK - at % BLOCK
-            continue
-        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
-        part += content[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        assert kind in (FULL, FIRST, MIDDLE, LAST)
-        if kind in (FULL, LAST):
-            records.append(Record.FromString(part))
-            part = b""
-    return records
-
-
-def runs_below(run_dir: Path) -> list[list[Record]]:
-    """Records of each W&B run in a run's folder, in the order they were started."""
-    found = sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
-    return [read_wandb(path) for path in found]
-
-
-def history(records: list[Record]) -> dict[int, dict[str, Any]]:
-    """Everything logged, by ``trainer/global_step``."""
-    rows: dict[int, dict[str, Any]] = {}
-    for record in records:
-        if not record.HasField("history"):
-            continue
-        row: dict[str, Any] = {}
-        for item in record.history.item:
-            path = [item.key] if item.key else list(item.nested_key)
-            inner = row
-            for name in path[:-1]:  # an image is a dictionary, one item a field
-                inner = inner.setdefault(name, {})
-            inner[path[-1]] = json.loads(item.value_json)
-        rows.setdefault(row["trainer/global_step"], {}).update(row)
-    return rows
-
-
-def config(records: list[Record]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for record in records:
-        update = record.run.config.update if record.HasField("run") else record.config.update
-        settings.update({item.key: json.loads(item.value_json) for item in update if item.key})
-    return settings
-
-
-def merged_history(run_dir: Path) -> dict[int, dict[str, Any]]:
-    rows: dict[int, dict[str, Any]] = {}
-    for records in runs_below(run_dir):
-        for step, row in history(records).items():
-            rows.setdefault(step, {}).update(row)
-    return rows
-
-
-def assert_same_numbers(run_dir: Path) -> None:
-    """Every number of metrics.csv is in W&B at the same step, and the other way round."""
-    tracked = merged_history(run_dir)
-    table = pd.read_csv(run_dir / "metrics.csv").set_index("step")
-    assert list(table.index) == sorted(tracked)
-    for step, row in table.iterrows():
-        kept = {name: value for name, value in row.items() if not math.isnan(value)}
-        scalars = {
-            name: value
-            for name, value in tracked[step].items()
-            if isinstance(value, int | float) and not name.startswith("_") and name != "trainer/global_step"
-        }
-        assert scalars == kept, f"step {step}"
-
-
 def test_every_number_is_that_of_the_csv(tracked: Path) -> None:
     assert_same_numbers(tracked)
     rows = merged_history(tracked)
@@ -177,6 +88,72 @@ def test_firing_histograms_are_images(tracked: Path) -> None:
     (name,) = image["filenames"]
     (file,) = tracked.glob(f"wandb/offline-run-*/files/{name}")
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("step", [0, 5, 10])
+def test_firing_rates_are_native_histograms_of_the_neurons(tracked: Path, split: str, step: int) -> None:
+    """Six neurons; the mean of the rates, up to the width of a bin, is the active fraction that was measured."""
+    row = merged_history(tracked)[step]
+    shown = row[f"firing_rate/{split}/net.activations.0"]
+    assert shown["_type"] == "histogram"
+    assert len(shown["bins"]) == len(shown["values"]) + 1 == 65
+    assert (shown["bins"][0], shown["bins"][-1]) == (0, 1)
+    assert sum(shown["values"]) == 6
+    lowest = sum(count * edge for count, edge in zip(shown["values"], shown["bins"])) / 6
+    assert lowest <= row[f"active_fraction/{split}/net.activations.0"] <= lowest + 1 / 64
+
+
+def test_firing_rates_of_the_trained_network_are_those_that_are_kept(tracked: Path) -> None:
+    """``firings.safetensors`` counts for each class on how many of the 250 examples a neuron fires."""
+    (fired,) = load_file(tracked / "firings.safetensors").values()
+    counts, _ = np.histogram((fired.sum(0) / 250).numpy(), 64, (0, 1))
+    assert merged_history(tracked)[10]["firing_rate/train/net.activations.0"]["values"] == counts.tolist()
+
+
+def test_final_measures_are_one_table(tracked: Path) -> None:
+    """Once at the end of each of the two calls; the last value of every number."""
+    rows = merged_history(tracked)
+    assert [step for step, row in rows.items() if "measures" in row] == [5, 10]
+    shown = table(tracked, rows[10]["measures"]).set_index(["measure", "split", "layer"])
+    assert list(shown.columns) == ["step", "value", "stderr"]
+    kept = pd.read_parquet(tracked / "measures.parquet")
+    kept = kept[kept.step == 10].set_index(["measure", "split", "layer"])
+    assert set(shown.index) == set(kept.index)
+    for key, row in shown.iterrows():
+        assert (row.step, row.value) == (10, kept.value[key])
+        assert row.stderr == kept.stderr[key] or (pd.isna(row.stderr) and pd.isna(kept.stderr[key]))
+    assert shown.stderr.notna().sum() > 0
+
+
+def test_checkpoints_are_no_artifacts_by_default(tracked: Path) -> None:
+    assert {artifact.type for artifact in artifacts(tracked)} == {"run_table"}
+
+
+def test_checkpoints_as_artifacts_offline(alone: Path) -> None:
+    """Of one epoch that is saved at its end; the copies that will be sent are whole checkpoints."""
+    main(["fit", *QUICK, "--run_dir", "run", "--trainer.logger.log_model", "all"])
+    wandb.teardown()
+    models = [artifact for artifact in artifacts(alone / "run") if artifact.type == "model"]
+    assert [set(model.aliases) for model in models] == [{"latest"}, {"latest", "final"}]
+    (name,) = {model.name for model in models}
+    assert name == f"model-{(alone / 'run' / 'wandb-run-id').read_text().strip()}"
+    for model in models:
+        (entry,) = model.manifest.contents
+        assert entry.path == "model.ckpt"
+        copied = Path(entry.local_path)
+        assert copied != alone / "run" / "checkpoints" / "last.ckpt"
+        assert torch.load(copied, weights_only=True)["global_step"] == 3
+
+
+def test_wrong_log_model_and_project_are_refused(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, said in ((["log_model", "sometimes"], "log_model"), (["project", "a/b"], "W&B project 'a/b'")):
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", *QUICK, "--run_dir", "run", f"--trainer.logger.{option[0]}", option[1]])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert not (alone / "run").exists()
 
 
 def test_resumed_run_is_the_same_run(tracked: Path) -> None:

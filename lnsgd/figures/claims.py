@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from lnsgd.run_folder import whole_file
 
@@ -60,6 +61,14 @@ def judge(
 ) -> Claim:
     """The claim with its verdict; NaN never holds.
 
+    Args:
+        claim: The statement, in words.
+        source: Paper and figure.
+        paper: The paper's number, or its statement where it gives none.
+        measured: The number of each run, or of whatever the claim counts.
+        low: The claim holds from here; ``None``: no lower bound.
+        high: The claim holds up to here; ``None``: no upper bound.
+
     Raises:
         ValueError: nothing was measured.
     """
@@ -72,10 +81,24 @@ def judge(
 
 
 def write_claims(claims: Sequence[Claim], path: Path) -> None:
-    """Writes ``claims.json``; numbers that are not finite are ``null``."""
+    """Writes ``claims.json``; numbers that are not finite are ``null``.
+
+    Args:
+        claims: In the order of the file.
+        path: The file; written whole or not at all.
+    """
     rows = [{name: _finite_or_none(value) for name, value in asdict(claim).items()} for claim in claims]
     with whole_file(path) as part:
         part.write_text(json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Claims as rows, with the fields of ``claims.json``; ``paper`` is text.
+
+    Args:
+        claims: In the order of the rows.
+    """
+    return pd.DataFrame([{**asdict(claim), "paper": claim.stated} for claim in claims])
 
 
 def _finite_or_none(value: object) -> object:

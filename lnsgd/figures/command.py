@@ -1,15 +1,19 @@
 """``lnsgd reproduce``: a figure with its claims, from one command."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from lnsgd.figures.catalogue import FIGURES
-from lnsgd.figures.claims import Claim, write_claims
+from lnsgd.figures.claims import Claim, claims_frame, write_claims
 from lnsgd.figures.runner import run_figure
 from lnsgd.figures.summary import write_summary
+from lnsgd.loggers.wandb_group import WandbGroup
+from lnsgd.loggers.wandb_results import Results, send_results
+from lnsgd.loggers.wandb_run import check_project
 from lnsgd.messages import CommandParser
 from lnsgd.run_folder import whole_file
 
@@ -18,7 +22,7 @@ def reproduce(args: list[str]) -> None:
     """Trains what is missing, prints the table and the claims, draws the figure, says where everything is.
 
     Raises:
-        ValueError: an unknown figure or scale, or no seeds.
+        ValueError: an unknown figure or scale, no seeds, or a project that W&B does not take.
     """
     console = Console()
     options = _parse(args)
@@ -34,7 +38,11 @@ def reproduce(args: list[str]) -> None:
     out = options.out or Path("runs") / "reproduce" / f"{figure.name}-{options.scale}"
     if options.workers is not None and not figure.swept:
         raise ValueError(f"--workers {options.workers}: {figure.name} is no sweep; leave it out")
-    runs = run_figure(figure, options.scale, seeds, out, console, options.workers)
+    group = None
+    if options.wandb is not None:
+        check_project(options.wandb)
+        group = WandbGroup(f"{figure.name} {options.scale}", options.wandb)
+    runs = run_figure(figure, options.scale, seeds, out, console, options.workers, group)
     claims = figure.claims(runs)
     write_claims(claims, out / "claims.json")
     with whole_file(out / f"{figure.name}.png") as part:
@@ -44,6 +52,15 @@ def reproduce(args: list[str]) -> None:
         console.print(figure.table(runs))
     console.print(claims_table(claims))
     console.print(f"Figure: {out / f'{figure.name}.png'}\nClaims: {out / 'claims.json'}\nRuns:   {out}")
+    if group is not None:
+        _send(group, claims, (out / f"{figure.name}.png").read_bytes(), out)
+
+
+def _send(group: WandbGroup, claims: Sequence[Claim], picture: bytes, out: Path) -> None:
+    """Sends picture and claims as a run of the group, that which was sent from this folder before if there is one."""
+    results = Results(tables={"claims": claims_frame(claims)}, pictures={"figure": picture})
+    options = {"project": group.project, "group": group.name, "name": f"{group.name} claims", "job_type": "claims"}
+    send_results(results, out, same_run=True, **options)
 
 
 def _parse(args: list[str]) -> Namespace:
@@ -54,6 +71,13 @@ def _parse(args: list[str]) -> Namespace:
     parser.add_argument("--scale", default="ci", help="ci (seconds, the default) or paper")
     parser.add_argument("--seeds", type=int, help="seeds of each arm (default: as fits the scale)")
     parser.add_argument("--out", type=Path, help="folder (default: runs/reproduce/FIGURE-SCALE)")
+    parser.add_argument(
+        "--wandb",
+        nargs="?",
+        const="lnsgd",
+        metavar="PROJECT",
+        help="track every run, and at the end picture and claims, in Weights & Biases (project: lnsgd)",
+    )
     parser.add_argument("--workers", type=int, help="jobs at the same time, of figures that are sweeps (as fits)")
     return parser.parse_args(args)
 

@@ -10,14 +10,20 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lnsgd.run_folder import RunFolder, Throttle, whole_file
+from lnsgd.untrusted.files import UnreadableError
+from lnsgd.untrusted.tables import naming
+
+# What can be done about a table of a run that is to go on. It is never replaced unasked: it may be all there is.
+MOVE_AWAY = "move it away, and the run goes on without what it had; or start over in another folder"
 
 
 class CSVLogger(Logger):
     """Writes ``metrics.csv`` into the folder of a run.
 
-    Numbers logged at one step share a row. The file is replaced as a whole: with every checkpoint,
-    at the end, and in between as often as costs little. When a run goes back to an earlier step
-    (it was resumed), rows after that step are dropped and written anew.
+    Numbers logged at one step share a row. The file is replaced as a whole: with every checkpoint (before it, where a
+    `lnsgd.callbacks.run_record.RunRecord` asks for that: what a checkpoint follows from must not be lost), at the end,
+    and in between as often as costs little. When a run goes back to an earlier step (it was resumed), rows after that
+    step are dropped and written anew.
 
     Args:
         save_dir: Folder of the run.
@@ -30,10 +36,15 @@ class CSVLogger(Logger):
         self._rows: dict[int, dict[str, Any]] = {}
         self._throttle, self._dirty = Throttle(), False
         if resume and self._run.metrics.exists():
-            with self._run.metrics.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    step = int(row.pop("step"))
-                    self._rows[step] = {name: value for name, value in row.items() if value != ""}
+            self._read()
+
+    def _read(self) -> None:
+        with naming(self._run.metrics, MOVE_AWAY), self._run.metrics.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if None in row or None in row.values():
+                    raise UnreadableError("a row is cut off")
+                step = int(row.pop("step"))
+                self._rows[step] = {name: value for name, value in row.items() if value != ""}
 
     @property
     def name(self) -> str:
@@ -75,19 +86,21 @@ class CSVLogger(Logger):
     def save(self) -> None:
         """Writes the file if the last time is long enough ago."""
         if self._throttle.due():
-            self._flush()
+            self.flush()
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
-        """Writes the file: what a checkpoint follows from must not be lost."""
-        self._flush()
+        """Writes the file."""
+        self.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes the file."""
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    @rank_zero_only
+    def flush(self) -> None:
+        """Writes the file where there is something new."""
         if not self._dirty:
             return
         names = sorted({name for row in self._rows.values() for name in row} - {"epoch"})

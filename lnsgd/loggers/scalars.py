@@ -6,7 +6,14 @@ from pytorch_lightning import LightningModule, Trainer
 
 
 def send_scalars(trainer: Trainer, values: Mapping[str, float], step: int, epoch: int) -> None:
-    """Sends numbers, the same on all processes, to every logger."""
+    """Sends numbers, the same on all processes, to every logger.
+
+    Args:
+        trainer: Whose loggers.
+        values: Numbers by name.
+        step: Optimizer steps taken.
+        epoch: The epoch they belong to, from 0; sent along as ``epoch``.
+    """
     for logger in trainer.loggers:
         logger.log_metrics({**values, "epoch": epoch}, step=step)
 

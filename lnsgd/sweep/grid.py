@@ -3,19 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lnsgd.loggers.wandb_group import WandbGroup
 from lnsgd.loggers.wandb_run import check_project
+from lnsgd.untrusted.files import UnreadableError
+from lnsgd.untrusted.texts import load_yaml
 
 # Options that go together, by their names on the command line.
 Point = Mapping[str, Any]
 
 _KEYS = ("base", "options", "grid", "zip", "seeds", "wandb")
 SEED = "seed_everything"
+
+# More are a slip of the pen, and would fill the memory before the first run begins.
+_MOST_SEEDS, _MOST_CELLS = 10_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,19 @@ def read_sweep(path: Path) -> Sweep:
     if "seeds" in given:
         axes.append(_axis(path, {SEED: _seeds(path, given["seeds"])}))
     _check_once(path, options, axes)
-    return Sweep(path.stem, files, options, tuple(axes), _wandb(path, given.get("wandb", False)))
+    sweep = Sweep(path.stem, files, options, tuple(axes), _wandb(path, given.get("wandb", False)))
+    if prod(map(len, axes)) > _MOST_CELLS:
+        raise ValueError(f"{path} has {prod(map(len, axes)):,} cells; vary less, at most {_MOST_CELLS:,} cells")
+    return sweep
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such sweep; see configs/sweeps/")
     try:
-        given = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        given = load_yaml(path)
+    except UnreadableError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"{path} holds no sweep; write base: and grid: as in configs/sweeps/")
     return given
@@ -126,6 +133,8 @@ def _axis(path: Path, lists: Mapping[str, Any]) -> tuple[Point, ...]:
 
 
 def _seeds(path: Path, given: object) -> list[int]:
+    if type(given) is int and given > _MOST_SEEDS:
+        raise ValueError(f"{path}: seeds = {given}; give at most {_MOST_SEEDS:,} seeds")
     seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ValueError(f"{path}: seeds = {given}; give a number of seeds, or a list of integers >= 0")

@@ -131,7 +131,7 @@ def _spec(sweep: Sweep, job: Job, configs: Mapping[str, str]) -> JobSpec:
     if sweep.wandb is not None:
         # A logger in place of the base config's, which would not know the group.
         name = job.name if sweep.wandb.name == sweep.name else f"{sweep.name} {job.name}"
-        arguments += written({"trainer.logger": sweep.wandb.logger(name, "train")})
+        arguments += written({"trainer.logger": sweep.wandb.logger(name, sweep.name)})
     cells = [(cell.name, dict(cell.options)) for cell in job.cells]
     return JobSpec(job.name, cells, dict(configs), arguments, job.settings is not None, job.reason)
 

@@ -195,7 +195,7 @@ def test_wandb_changes_no_cell(plan):
     assert name == "--trainer.logger"
     assert json.loads(value) == {
         "class_path": "lnsgd.loggers.WandbLogger",
-        "dict_kwargs": {"group": "small", "name": with_it.new[0].name, "job_type": "train"},
+        "dict_kwargs": {"group": "small", "name": with_it.new[0].name, "job_type": "train", "tags": ["small"]},
     }
 
 

@@ -1,0 +1,82 @@
+"""A run of Weights & Biases: started online where that can be, else offline; and ended."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning.utilities import rank_zero_info
+
+# Seconds until a server is taken for unreachable: at the start, and with what is left to send at the end.
+_INIT_TIMEOUT, _FINISH_TIMEOUT = 10, 30
+
+# What W&B takes in no project's name, and how long it may be.
+_FORBIDDEN, _LONGEST = "/\\#?%:", 128
+
+
+def check_project(name: str) -> None:
+    """Raises ValueError where W&B would not take a project's name."""
+    if not name or len(name) > _LONGEST or set(name) & set(_FORBIDDEN):
+        raise ValueError(
+            f"W&B project {name!r}: give 1 to {_LONGEST} characters, none of them one of {' '.join(_FORBIDDEN)}"
+        )
+
+
+def start_run(offline: bool, **options: Any) -> Any:
+    """A new run, or one that is gone on with.
+
+    Without a key, or where the server is not reached or refuses, it is an offline run; that is said. The environment
+    variable ``WANDB_MODE`` goes before the key.
+
+    Args:
+        offline: Keep everything local, also where a key is set.
+        options: Arguments of ``wandb.init``.
+    """
+    import wandb
+
+    local = offline or ("WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False))
+    return _init(options, "offline" if local else None)
+
+
+def _init(options: dict[str, Any], mode: Literal["offline"] | None) -> Any:
+    import wandb
+
+    settings = wandb.Settings(
+        init_timeout=_INIT_TIMEOUT,
+        finish_timeout=_FINISH_TIMEOUT,
+        finish_timeout_raises=True,
+        x_disable_stats=True,
+        x_disable_viewer=True,
+        x_disable_machine_info=True,
+        disable_git=True,
+        console="off",
+    )
+    try:
+        return wandb.init(**{"settings": settings, **options, **({"mode": mode} if mode else {})})
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        if mode == "offline":
+            raise
+        rank_zero_info(f"W&B is not reached ({' '.join(str(error).split())}); this run is kept offline.")
+        return _init(options, "offline")
+
+
+def is_offline(run: Any) -> bool:
+    """Whether nothing of a run is sent."""
+    return bool(run.settings.mode == "offline" or run.offline)
+
+
+def finish_run(run: Any, incomplete: bool = False) -> None:
+    """Ends a run, and says how to send what was kept offline, or was not taken by the server in time.
+
+    Args:
+        run: The run.
+        incomplete: Whether the server is known not to have everything.
+    """
+    offline, folder = is_offline(run), Path(run.dir).parent
+    try:
+        run.finish()
+    except (TimeoutError, ConnectionError):
+        incomplete = True
+    if incomplete and not offline:
+        rank_zero_info(f"W&B has not got all of this run. Send it with: wandb sync {folder}")
+    if offline:
+        rank_zero_info(f"W&B: this run was kept offline. Send it with: wandb sync {folder}")
