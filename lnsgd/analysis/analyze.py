@@ -35,6 +35,7 @@ def analyze(
     out: str | Path | None = None,
     accelerator: str = "auto",
     batch_size: int | None = None,
+    trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Measures checkpoints with the measuring callbacks of `lnsgd.callbacks`.
 
@@ -54,6 +55,8 @@ def analyze(
         out: Folder where what was measured is kept, and found again. By default nothing is kept.
         accelerator: ``auto``, ``cpu`` or ``cuda``.
         batch_size: Examples in a forward pass; by default as the data says.
+        trust: Packages whose code the configs of runs may have imported, such as that of your own noise; those of
+            lnsgd, PyTorch's layers and optimizers, torchvision's models, torchmetrics and Lightning always may.
 
     Returns:
         A row for each number: checkpoint, step, epoch (missing where the file does not say them), replica, split,
@@ -64,7 +67,7 @@ def analyze(
             is not there; a measure that cannot be taken.
         OSError: data is missing.
     """
-    given = Given(model, loss, data, None if init is None else Path(init), batch_size)
+    given = Given(model, loss, data, None if init is None else Path(init), batch_size, trust)
     sources = open_sources([Path(one) for one in inputs], given)
     folder = None if out is None else Path(out)
     return run_analysis(sources, measures or [], measures is None, folder, accelerator, Console(quiet=True)).table

@@ -1,14 +1,21 @@
 """``lnsgd analyze``."""
 
+import json
+import platform
+import shlex
 from argparse import Namespace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 
+from lnsgd import __version__
 from lnsgd.analysis.analyze import run_analysis
 from lnsgd.analysis.bench import best_device
-from lnsgd.analysis.compare import How, run_comparison
+from lnsgd.analysis.compare import run_comparison
+from lnsgd.analysis.how import How
 from lnsgd.analysis.measuring import Measure
 from lnsgd.analysis.objects import build_data, build_loss, build_measures, build_model, split_off
 from lnsgd.analysis.opening import Given, open_sources
@@ -29,6 +36,7 @@ def analyze(args: list[str]) -> None:
     console = Console()
     others, own = split_off(args)
     options = _parse(others)
+    options.command = shlex.join(["lnsgd", "analyze", *args])
     best_device(options.accelerator)
     for name in ("model", "data", "loss", "measures"):
         if own[name] and getattr(options, name) is None:
@@ -39,6 +47,7 @@ def analyze(args: list[str]) -> None:
         None if options.data is None else build_data(options.data, own["data"]),
         options.init,
         options.batch_size,
+        options.trust,
     )
     chosen = ([], True) if options.measures is None else build_measures(options.measures, own["measures"])
     if options.compare is None:
@@ -54,6 +63,7 @@ def _analyze(options: Namespace, given: Given, chosen: tuple[list[Measure], bool
     sources = open_sources(options.inputs, given)
     analysis = run_analysis(sources, *chosen, out, options.accelerator, console)
     _write(analysis.table, out / "analysis")
+    _write_ended(out / "analysis.json", options)
     console.print(shown(analysis.table))
     drawn = ", ".join(path.name for path in draw(analysis, out))
     networks = counted(analysis.table.groupby(["checkpoint", "replica"]).ngroups, "network")
@@ -72,11 +82,12 @@ def _compare(options: Namespace, given: Given, chosen: tuple[list[Measure], bool
     names = _name(options.compare[0]), _name(options.compare[1])
     out = _folder(options, f"{names[0]}-vs-{names[1]}")
     a, b = options.compare
-    found = run_comparison(a, b, given, *chosen, options.accelerator, how, console)
+    found = run_comparison(a, b, given, *chosen, out, options.accelerator, how, console)
     for name, table in found._asdict().items():
         _write(table, out / name)
     if len(found.path):
         save(line(found.path, names), out / "path.png")
+    _write_ended(out / "comparison.json", options)
     console.print(shown_differences(found.differences, names), shown_similarity(found.similarity))
     console.print(f"Tables and the picture of the line between A and B: {out}", highlight=False, soft_wrap=True)
 
@@ -92,6 +103,20 @@ def _write(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(part, index=False)
     with whole_file(path.with_suffix(".csv")) as part:
         table.to_csv(part, index=False)
+
+
+def _write_ended(path: Path, options: Namespace) -> None:
+    """Says how the tables were made: with which command, when, on what."""
+    device = best_device(options.accelerator)
+    ended = {
+        "command": options.command,
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"lnsgd": __version__, "torch": torch.__version__},
+    }
+    with whole_file(path) as part:
+        part.write_text(json.dumps(ended, indent=2) + "\n")
 
 
 def _name(path: Path) -> str:
@@ -118,6 +143,8 @@ def _parse(args: list[str]) -> Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/analysis/NAME)")
     parser.add_argument("--accelerator", default="auto", help="auto (the default), cpu or cuda")
     parser.add_argument("--batch-size", type=int, help="examples in a forward pass (default: the data's)")
+    trust = "a package whose classes the configs of runs may name, such as that of your own noise; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     compared = "two networks, or two runs of replicas with the same seeds, against each other"
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help=compared)
     how = How()

@@ -1,8 +1,8 @@
 """The loss along the straight line between two networks."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,8 @@ def mixed(first: Mapping[str, Tensor], second: Mapping[str, Tensor], t: float) -
     }
 
 
-def along_line(
-    first: Model,
-    second: Model,
-    points: int,
-    batch_norm: BatchNorm,
-    data: Iterable[tuple[Tensor, Tensor]],
-    at: Callable[[Model], Any],
-) -> list[tuple[float, Any]]:
-    """Something of the networks at evenly spaced points of the line between two, both ends included.
+class Line(Generic[Model]):
+    """The networks at evenly spaced points of the straight line between two, both ends included.
 
     Args:
         first: The network at t = 0. It stays as it is, as does the other.
@@ -49,30 +42,36 @@ def along_line(
             averages over the data, as those of the ends say nothing of activations in between (Jordan et al. 2023,
             "REPAIR"); the ends keep their own. ``interpolate``: as the weights.
         data: Batches (inputs, labels) on the models' device, for that.
-        at: What is to be known of a network, in a copy that is valid until the next.
-
-    Returns:
-        t and that, in order.
 
     Raises:
-        ValueError: fewer than 2 points, an unknown ``batch_norm``, or networks of different structure.
+        ValueError: fewer than 2 points, or an unknown ``batch_norm``.
     """
-    check_line(points, batch_norm)
-    between = copy.deepcopy(first)
-    ends = first.state_dict(), second.state_dict()
-    found = []
-    for number in range(points):
-        t = number / (points - 1)
-        between.load_state_dict(mixed(*ends, t))
-        if batch_norm == "reestimate" and 0 < t < 1 and _normalizes(between):
+
+    def __init__(
+        self, first: Model, second: Model, points: int, batch_norm: BatchNorm, data: Iterable[tuple[Tensor, Tensor]]
+    ) -> None:
+        check_line(points, batch_norm)
+        self.ts = [number / (points - 1) for number in range(points)]
+        self._ends = first.state_dict(), second.state_dict()
+        self._between = copy.deepcopy(first)
+        self._reestimates = batch_norm == "reestimate" and _normalizes(first)
+        self._data = data
+
+    def network(self, t: float) -> Model:
+        """The network at a point; it is valid until the next is asked for.
+
+        Raises:
+            ValueError: the ends are of different structure.
+        """
+        self._between.load_state_dict(mixed(*self._ends, t))
+        if self._reestimates and 0 < t < 1:
             with rng.preserved():
-                update_bn(((inputs, labels) for inputs, labels in data), between)
-        found.append((t, at(between)))
-    return found
+                update_bn(((inputs, labels) for inputs, labels in self._data), self._between)
+        return self._between
 
 
 def check_line(points: int, batch_norm: str) -> None:
-    """Raises ValueError where arguments of `along_line` make no sense for any network."""
+    """Raises ValueError where arguments of `Line` make no sense for any network."""
     if points < 2:
         raise ValueError(f"points = {points}; the line from one network to the other has at least 2")
     if batch_norm not in get_args(BatchNorm):

@@ -30,6 +30,9 @@ from lnsgd.modules.replicated import Subject
 # Anything that measures one network: all measuring callbacks, and the one that draws a spectrum.
 Measure = MeasureCallback | SpectralDensity
 
+# Why a distance from them is not measured.
+NO_INIT = "there are no initial weights θ₀; give their file with --init"
+
 # Examples that a model is tried on before anything is measured.
 _TRIED = 2
 
@@ -120,7 +123,7 @@ def _try(measure: Measure, trainer: Trainer, source: Source, subject: Subject) -
     """What a measure needs: sites, data of its splits, a loss, θ₀."""
     measure.setup(trainer, source.module, "validate")
     if isinstance(measure, DistanceFromInit) and source.init is None:
-        raise ValueError("there are no initial weights θ₀; give their file with --init")
+        raise ValueError(NO_INIT)
     for split in splits_of(measure):
         inputs, labels = (tensor[:_TRIED] for tensor in _first_batch(measure, trainer, subject, split))
         _try_outputs(subject, inputs)

@@ -13,6 +13,7 @@ from lnsgd.analysis.bench import set_batch_size
 from lnsgd.analysis.plain import PlainNetwork
 from lnsgd.analysis.run_config import read_config
 from lnsgd.analysis.source import Source
+from lnsgd.analysis.unwrapping import unwrapped
 from lnsgd.data import ReplicatedData
 from lnsgd.modules import ReplicatedModule
 from lnsgd.run_folder import RunFolder
@@ -28,6 +29,7 @@ class Given:
         data: What is measured on.
         init: File of the initial weights.
         batch_size: Examples in a forward pass.
+        trusted: Packages of which the configs of runs may name classes, besides those that are harmless.
     """
 
     model: nn.Module | None = None
@@ -35,6 +37,7 @@ class Given:
     data: LightningDataModule | None = None
     init: Path | None = None
     batch_size: int | None = None
+    trusted: Sequence[str] = ()
 
 
 def open_sources(inputs: Sequence[Path], given: Given) -> list[Source]:
@@ -89,7 +92,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _of_run(run: RunFolder, given: Given) -> Source:
-    made = read_config(run)
+    made = read_config(run, given.trusted)
     module: LightningModule = made.module
     data: LightningDataModule = given.data or made.data
     if given.loss is not None:
@@ -106,7 +109,7 @@ def _plain(path: Path, given: Given) -> Source:
             f"{path}: no config.yaml of a run beside it says what model it is of; say it, such as --model "
             "lnsgd.models.MLP --model.widths [784,600,10]"
         )
-    model = copy.deepcopy(given.model)  # of two sources each has its own
+    model = unwrapped(copy.deepcopy(given.model))  # of two sources each has its own
     if isinstance(model, LightningModule):
         module = model
         if given.loss is not None:

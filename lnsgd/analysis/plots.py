@@ -13,6 +13,9 @@ from lnsgd import measures
 from lnsgd.analysis.analyze import Analysis, Spectrum
 from lnsgd.callbacks import pictures
 
+# Splits of data differ in dashes, so that curves that lie on each other can be told apart.
+_DASHES = ("-", "--", ":")
+
 # Panels in a row, and the lines of a panel that are told apart in its legend.
 _ACROSS, _LEGEND = 3, 8
 
@@ -34,6 +37,7 @@ def draw(analysis: Analysis, folder: Path) -> list[Path]:
         The files.
     """
     table = analysis.table.assign(source=_names(analysis))
+    table["file"] = table.checkpoint.map(_file_names(table.checkpoint.unique()))
     written = []
     several = table.groupby("source")["step"].transform("nunique") > 1
     if several.any():
@@ -59,6 +63,12 @@ def _names(analysis: Analysis) -> list[str]:
     return [of_path[row["checkpoint"]] for row in analysis.rows]
 
 
+def _file_names(paths: Sequence[str]) -> dict[str, str]:
+    """Names of files; of those with the same name the whole path."""
+    names = [Path(path).name for path in paths]
+    return {path: path if names.count(name) > 1 else name for path, name in zip(paths, names)}
+
+
 def _slug(spectrum: Spectrum) -> str:
     replica = f"_replica{spectrum.replica}" if spectrum.replica else ""
     return f"{spectrum.checkpoint.path.stem.replace('=', '')}{replica}_{spectrum.measure.split}"
@@ -77,19 +87,39 @@ def trajectories(table: pd.DataFrame) -> Figure:
     """A panel for each measure, over steps: mean over replicas with their standard deviation, or the standard error.
 
     Args:
-        table: The rows of an analysis with a column ``source``.
+        table: The rows of an analysis with columns ``source`` and ``file``, the checkpoint's name.
     """
     panels = list(_panels(table))
     figure, axes = _grid(len(panels))
+    _name_what_all_share(figure, table)
     for axis, (measure, rows) in zip(axes, panels):
-        for (source, split, layer), line in rows.groupby(["source", "split", "layer"], sort=False):
+        drawn, splits = rows[["source", "layer"]].apply(tuple, axis=1), list(rows.split.unique())
+        colors = {key: f"C{number}" for number, key in enumerate(drawn.unique())}
+        for label, line in _lines(rows, ["source", "split", "layer"]):
             x, mean, error = _line(line)
-            label = ", ".join(str(part) for part in (source, split, layer) if part)
-            axis.errorbar(x, mean, yerror_or_none(error), marker=".", markersize=4, capsize=2, linewidth=1, label=label)
+            color, dashes = colors[drawn[line.index[0]]], _DASHES[splits.index(line.split.iloc[0])]
+            yerr = yerror_or_none(error)
+            axis.errorbar(
+                x, mean, yerr, color=color, ls=dashes, marker=".", markersize=4, capsize=2, linewidth=1, label=label
+            )
         axis.set_title(measure, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         _finish(axis)
     return figure
+
+
+def _lines(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Rows that differ in some columns, apart, each labelled with those in which not all are the same."""
+    differ = [name for name in names if rows[name].nunique() > 1]
+    for key, line in rows.groupby(names, sort=False):
+        yield ", ".join(str(value) for name, value in zip(names, key) if name in differ and value), line
+
+
+def _name_what_all_share(figure: Figure, table: pd.DataFrame) -> None:
+    """Titles a figure with what its legends do not say: of which run or file it is, where there is one."""
+    shared = [table[name].iloc[0] for name in ("source", "file") if table[name].nunique() == 1]
+    if shared:
+        figure.suptitle(", ".join(shared), fontsize=9)
 
 
 def _panels(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -119,20 +149,21 @@ def bars(table: pd.DataFrame) -> Figure:
     """A panel for each measure, with a bar for each site, by checkpoint and split: means over replicas.
 
     Args:
-        table: Rows of sites, with a column ``source``.
+        table: Rows of sites, with columns ``source`` and ``file``, the checkpoint's name.
     """
     panels = list(table.groupby("measure", sort=False))
     sites = list(dict.fromkeys(table.layer))
     figure, axes = _grid(len(panels), width=max(4.0, 0.28 * len(sites)), across=1)
+    _name_what_all_share(figure, table)
     for axis, (measure, rows) in zip(axes, panels):
-        groups = list(rows.groupby(["source", "checkpoint", "split"], sort=False))
+        groups = list(_lines(rows, ["source", "file", "split"]))
         width = 0.8 / len(groups)
-        for number, ((source, _, split), group) in enumerate(groups):
+        for number, (label, group) in enumerate(groups):
             of_site = group.groupby("layer")["value"]
             mean, spread = of_site.mean().reindex(sites), of_site.std(ddof=1).reindex(sites)
             place = np.arange(len(sites)) + (number - (len(groups) - 1) / 2) * width
             error = yerror_or_none(spread.to_numpy(dtype=float))
-            axis.bar(place, mean.to_numpy(dtype=float), width, yerr=error, capsize=2, label=f"{source}, {split}")
+            axis.bar(place, mean.to_numpy(dtype=float), width, yerr=error, capsize=2, label=label)
         axis.set_title(str(measure), fontsize=9)
         axis.set_xticks(range(len(sites)), sites, rotation=60, ha="right", fontsize=7)
         _finish(axis)

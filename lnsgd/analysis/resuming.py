@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning import Trainer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lnsgd import __version__
@@ -21,6 +21,7 @@ from lnsgd.callbacks import DistanceFromInit, SpectralDensity
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import whole_file
+from lnsgd.untrusted.checkpoint import load_safetensors
 
 
 class Found(NamedTuple):
@@ -67,35 +68,24 @@ class Resuming:
         for subject in self._source.subjects(self._trainer):
             other_weights(self._trainer)
             for measure, settings in zip(self._measures, self._settings(subject)):
-                key = _key([checkpoint.digest, subject.replica, self._network, settings, __version__])
+                key = key_of(checkpoint.digest, subject.replica, self._network, settings)
                 yield Found(subject.replica, measure, self._once(key, measure, subject))
 
     def _settings(self, subject: Subject) -> list[dict[str, Any]]:
         """What says which number each measure gives of some weights."""
         if subject.replica not in self._described:
+            precision = self._source.precision
             self._described[subject.replica] = [
-                {
-                    "measure": described(measure),
-                    "init": self._init if isinstance(measure, DistanceFromInit) else "",
-                    "precision": str(self._source.precision),
-                    **self._data(measure, subject),
-                }
-                for measure in self._measures
+                identity(measure, self._trainer, subject, precision, self._init) for measure in self._measures
             ]
         return self._described[subject.replica]
-
-    def _data(self, measure: Measure, subject: Subject) -> dict[str, Any]:
-        firsts = first_batches(measure, self._trainer, subject)
-        if not firsts:
-            return {}
-        return {"data": described(subject.data), "batches": content_hash(firsts)}
 
     def _once(self, key: str, measure: Measure, subject: Subject) -> Taken:
         kept = None if self._folder is None else self._folder / "spectra" / f"{key}.safetensors"
         drawn = isinstance(measure, SpectralDensity)
         known: list[Measurement] | None = self._journal.get(key)
         if known is not None and not (drawn and (kept is None or not kept.exists())):
-            tensors: dict[str, Tensor] = load_file(kept) if drawn and kept is not None else {}
+            tensors: dict[str, Tensor] = load_safetensors(kept) if drawn and kept is not None else {}
             return Taken(known, tensors)
         taken = take(measure, self._trainer, subject)
         if drawn and kept is not None:
@@ -105,5 +95,34 @@ class Resuming:
         return taken
 
 
-def _key(of: Any) -> str:
-    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+def identity(measure: Measure, trainer: Trainer, subject: Subject, precision: Any, init: str) -> dict[str, Any]:
+    """What says which number a measure gives of some weights: its settings, the data, and θ₀ where it counts.
+
+    Args:
+        measure: What is taken.
+        trainer: With the source attached.
+        subject: Any network that is measured on this data.
+        precision: The Trainer's.
+        init: Digest of θ₀.
+    """
+    found = {
+        "measure": described(measure),
+        "init": init if isinstance(measure, DistanceFromInit) else "",
+        "precision": str(precision),
+    }
+    if firsts := first_batches(measure, trainer, subject):
+        found |= {"data": described(subject.data), "batches": content_hash(firsts)}
+    return found
+
+
+def key_of(*parts: Any) -> str:
+    """The key of a measurement in a `Journal`: a hash of plain values that say which it is, and of the version."""
+    return hashlib.sha256(json.dumps([*parts, __version__], sort_keys=True).encode()).hexdigest()
+
+
+def once(journal: Journal, key: str, take: Callable[[], Sequence[Measurement]]) -> Sequence[Measurement]:
+    """What a journal has under a key; where it has nothing, what is taken now, and kept."""
+    if (known := journal.get(key)) is not None:
+        return known
+    journal.put(key, taken := take())
+    return taken

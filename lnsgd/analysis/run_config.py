@@ -2,10 +2,9 @@
 
 import warnings
 from argparse import ArgumentError
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import yaml
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
@@ -13,10 +12,13 @@ import lnsgd.label_noise
 import lnsgd.losses
 import lnsgd.models
 import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
-from lnsgd import rng
+from lnsgd import __version__, rng
 from lnsgd.messages import one_line
 from lnsgd.replicas import Replica, ReplicaGrid
 from lnsgd.run_folder import RunFolder
+from lnsgd.untrusted.class_paths import check_class_paths
+from lnsgd.untrusted.files import UnreadableError
+from lnsgd.untrusted.texts import load_json, load_yaml
 
 
 class Configured(NamedTuple):
@@ -35,11 +37,15 @@ class Configured(NamedTuple):
     precision: Any
 
 
-def read_config(run: RunFolder) -> Configured:
+def read_config(run: RunFolder, trusted: Collection[str] = ()) -> Configured:
     """Builds the module and the data that a run's ``config.yaml`` names, and nothing else of it.
 
+    Args:
+        run: The run, which may be of anyone.
+        trusted: Packages of which it may name classes, besides `lnsgd.untrusted.class_paths.ALLOWED`.
+
     Raises:
-        ValueError: no config, or one that cannot be read or built.
+        ValueError: no config, or one that cannot be read or built, or names classes of other packages.
     """
     if not run.config.is_file():
         raise ValueError(
@@ -47,21 +53,39 @@ def read_config(run: RunFolder) -> Configured:
             "its --model"
         )
     try:
-        content = yaml.safe_load(run.config.read_text())
+        content = load_yaml(run.config)
         wanted = {name: content[name] for name in ("seed_everything", "model", "data")}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{run.config} is no config of a run ({one_line(error)}); give another run") from error
+    except KeyError as error:
+        raise ValueError(f"{run.config} is no config of a run (it has no {error}); give another run") from error
+    except UnreadableError as error:
+        raise ValueError(f"{run.config} is no config of a run ({error}); give another run") from error
+    except TypeError as error:
+        raise ValueError(f"{run.config} is no config of a run (it has no names); give another run") from error
     seed, parser = wanted["seed_everything"], _parser()
     wanted["replicas"] = content.get("replicas")
+    try:
+        check_class_paths(wanted, trusted)
+    except UnreadableError as error:
+        raise ValueError(f"{run.config} is not read any further: {error}") from error
     try:
         with warnings.catch_warnings(), rng.forked(seed, "init"):
             warnings.simplefilter("ignore")
             built = parser.instantiate(parser.parse_object(wanted))
-    except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{run.config}: {one_line(error)}") from error
+    except (ArgumentError, TypeError, RuntimeError, MemoryError) as error:  # the last two of absurd sizes
+        raise ValueError(f"{run.config}: {one_line(error)}; {_remedy(run)}") from error
     grid: ReplicaGrid | None = built.replicas
     precision = _trainer(content).get("precision")
     return Configured(built.model, built.data, grid.replicas(seed) if grid else [], precision or "32-true")
+
+
+def _remedy(run: RunFolder) -> str:
+    """What to do about a config that cannot be built; another version of lnsgd may have other classes and options."""
+    remedy = "mend it, or say the network with --model and the data with --data"
+    try:
+        made_by = load_json(run.finished)["versions"]["lnsgd"]
+    except (OSError, ValueError, KeyError, TypeError):  # not finished, or by a version that does not say it
+        return remedy
+    return remedy if made_by == __version__ else f"it is of lnsgd {made_by}, and this is {__version__}: {remedy}"
 
 
 def _trainer(content: Mapping[str, Any]) -> Mapping[str, Any]:

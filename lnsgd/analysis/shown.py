@@ -22,7 +22,7 @@ def shown(table: pd.DataFrame) -> Table:
     title = (
         None if columns == checkpoints else f"{len(columns)} of {len(checkpoints)} checkpoints; all are in the files"
     )
-    drawn = Table(_name(), "split", "layer", *(_heading(*one) for one in columns), title=title)
+    drawn = Table(_name(), "split", _layer(), *(_heading(*one) for one in columns), title=title)
     for (measure, split, layer), of_measure in _headlines(table).groupby(["measure", "split", "layer"], sort=False):
         cells = [of_measure[of_measure.checkpoint == path] for path, _ in columns]
         drawn.add_row(str(measure), str(split), str(layer), *map(_cell, cells))
@@ -36,7 +36,7 @@ def shown_differences(table: pd.DataFrame, names: tuple[str, str]) -> Table:
         table: See `lnsgd.analysis.compare.Comparison`.
         names: Of the networks.
     """
-    drawn = Table(_name(), "split", "layer", f"A: {names[0]}", f"B: {names[1]}", "B − A")
+    drawn = Table(_name(), "split", _layer(), f"A: {names[0]}", f"B: {names[1]}", "B − A")
     for row in _headlines(table).to_dict("records"):
         a, b = with_error(row["a"], row["stderr_a"]), with_error(row["b"], row["stderr_b"])
         drawn.add_row(row["measure"], row["split"], row["layer"], a, b, with_error(row["difference"], row["stderr"]))
@@ -45,7 +45,7 @@ def shown_differences(table: pd.DataFrame, names: tuple[str, str]) -> Table:
 
 def shown_similarity(table: pd.DataFrame) -> Table:
     """A row for each number that says how alike two networks are: mean over pairs ± their standard deviation."""
-    drawn = Table(_name(), "split", "layer", "value")
+    drawn = Table(_name(), "split", _layer(), "value")
     for (measure, split, layer), rows in table.groupby(["measure", "split", "layer"], sort=False):
         drawn.add_row(str(measure), str(split), str(layer), with_error(rows.value.mean(), rows.value.std(ddof=1)))
     return drawn
@@ -53,6 +53,11 @@ def shown_similarity(table: pd.DataFrame) -> Table:
 
 def _name() -> Column:
     return Column("measure", no_wrap=True)
+
+
+def _layer() -> Column:
+    """Which tensor of a layer it is stands at the end of its name."""
+    return Column("layer", overflow="fold")
 
 
 def _headlines(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,19 +1,21 @@
 """Weights from files: read without running code, and named as a network names them."""
 
 import hashlib
-import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
+
+from lnsgd.untrusted.checkpoint import load_checkpoint, load_safetensors
 
 # Names under which files keep a state dict beside other things.
 _NESTED = ("state_dict", "model", "model_state_dict", "net")
+
+# Names that torch.compile, activation checkpointing and FSDP put into those of tensors; they mean nothing to a network.
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 
 # Of tensors that do not fit, so many are named.
 _NAMED = 3
@@ -56,36 +58,13 @@ def read(path: Path) -> Saved:
     Raises:
         ValueError: there is no such file; it is damaged or no checkpoint; it holds objects that only code can make.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a file of weights, such as {path / 'init.safetensors'}")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; give a run's folder or a checkpoint")
     if path.suffix == ".safetensors":
-        try:
-            return Saved(load_file(path), {})
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged or no safetensors file ({_short(error)})") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(_refusal(path, error)) from error
-    except Exception as error:  # torch raises what the damage leads to
-        raise ValueError(f"{path} is damaged or no checkpoint ({_short(error)})") from error
-    return _state_dict(path, content)
-
-
-def _refusal(path: Path, error: Exception) -> str:
-    if "GLOBAL" not in str(error) and "global" not in str(error) and "class" not in str(error):
-        return f"{path} is damaged or no checkpoint ({_short(error)})"
-    return (
-        f"{path} holds more than tensors and asks for code, which is not run ({_short(error)}); save the state dict "
-        "alone: torch.save(model.state_dict(), …)"
-    )
-
-
-def _short(error: Exception) -> str:
-    """The cause, without torch's advice to trust the file."""
-    text = " ".join(str(error).split())
-    _, found, cause = text.partition("WeightsUnpickler error: ")
-    return (cause if found else text).split(". ")[0].partition(" Please use ")[0].rstrip(".")[:160]
+        return Saved(load_safetensors(path), {})
+    return _state_dict(path, load_checkpoint(path))
 
 
 def _state_dict(path: Path, content: Any) -> Saved:
@@ -116,7 +95,9 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
     """Weights as a network names them.
 
     Names in the file may have a prefix, such as ``module.`` or ``net.``: the one that lets most names match. What does
-    not have it, such as the state of a metric, is left out. Without a prefix everything must match.
+    not have it, such as the state of a metric, is left out. Without a prefix everything must match. The network's names
+    may have one too, as those of a LightningModule around the network of the file. Names that wrappers of torch put
+    between, such as ``_orig_mod.`` of ``torch.compile``, do not count.
 
     Args:
         tensors: By the file's names.
@@ -127,8 +108,30 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the first few are named.
     """
-    prefix = _prefix(tensors, wanted)
-    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    given = {_unwrapped(name): value for name, value in tensors.items()}
+    prefix, added = _prefixes(given, wanted)
+    found = {added + name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+    if wrong := mismatch(found, wanted):
+        raise ValueError(
+            f"{path} does not fit {model}: of its {len(wanted)} tensors and the file's {len(found)}, {wrong}; "
+            "say another model or its arguments with --model"
+        )
+    if added:
+        return Fitted(found, f"names with the prefix {added!r} before them")
+    if not prefix:
+        return Fitted(found, "")
+    left = len(tensors) - len(found)
+    note = f"names without their prefix {prefix!r}" + (f", {left} tensors without it left out" if left else "")
+    return Fitted(found, note)
+
+
+def mismatch(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """How some tensors differ from those that are wanted, the first few named; empty where all fit.
+
+    Example:
+        >>> mismatch({"a": torch.zeros(2)}, {"a": torch.zeros(3), "b": torch.zeros(1)})
+        '1 missing (b), 1 of another shape (a (2,) for (3,))'
+    """
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
     shapes = [
@@ -137,27 +140,30 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
         if name in found and found[name].shape != value.shape
     ]
     wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(wrong.values()):
-        parts = [f"{len(names)} {kind} ({_listed(names)})" for kind, names in wrong.items() if names]
-        raise ValueError(
-            f"{path} does not fit {model}: of its {len(wanted)} tensors and the file's {len(found)}, "
-            f"{', '.join(parts)}; say another model or its arguments with --model"
-        )
-    if not prefix:
-        return Fitted(found, "")
-    left = len(tensors) - len(found)
-    note = f"names without their prefix {prefix!r}" + (f", {left} tensors without it left out" if left else "")
-    return Fitted(found, note)
+    return ", ".join(f"{len(names)} {kind} ({_listed(names)})" for kind, names in wrong.items() if names)
 
 
-def _prefix(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _unwrapped(name: str) -> str:
+    """A tensor's name without those of the wrappers that torch puts around modules, at any depth."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _prefixes(given: Collection[str], wanted: Collection[str]) -> tuple[str, str]:
+    """What stands before a network's names in a file, and what before those of the file in the network."""
+    if (prefix := _prefix(given, wanted)) is not None:
+        return prefix, ""
+    return "", _prefix(wanted, given) or ""
+
+
+def _prefix(names: Iterable[str], within: Collection[str]) -> str | None:
+    """What stands before most of the names of others that end as they do; ``None`` where none does."""
     votes: Counter[str] = Counter()
-    for name in tensors:
+    for name in names:
         parts = name.split(".")
         for start in range(len(parts)):
-            if ".".join(parts[start:]) in wanted:
+            if ".".join(parts[start:]) in within:
                 votes[".".join([*parts[:start], ""]) if start else ""] += 1
-    return min(votes, key=lambda prefix: (-votes[prefix], len(prefix)), default="")
+    return min(votes, key=lambda prefix: (-votes[prefix], len(prefix)), default=None)
 
 
 def _listed(names: list[str]) -> str:

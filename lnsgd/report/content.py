@@ -147,7 +147,7 @@ class Section:
     """A folder on the page: any of these, in this order.
 
     Attributes:
-        kind: ``figure``, ``sweep`` or ``run``.
+        kind: ``figure``, ``sweep``, ``run``, ``analysis`` or ``comparison``.
         name: The folder's name.
         path: The folder as it was given.
         lead: What it shows, in a sentence.
@@ -159,7 +159,7 @@ class Section:
         tables: Tables.
         plots: Plots.
         texts: Configs and the like.
-        parts: What it is made of: the arms of a figure.
+        parts: What it is made of: the arms of a figure, analyses of a run.
     """
 
     kind: str

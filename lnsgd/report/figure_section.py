@@ -34,7 +34,7 @@ def read_figure(folder: Path) -> Section:
     done = (folder / "claims.json").exists()
     claims = read_claims(folder / "claims.json") if done else []
     name, title, cost = _summary(folder)
-    figure = str(settings.get("figure") or name or folder.resolve().name)
+    figure = Path(str(settings.get("figure") or name or folder.resolve().name)).name  # of this folder, whatever it says
     arms = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     holding = sum(claim.holds for claim in claims)
     return Section(

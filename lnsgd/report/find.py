@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lnsgd.report.analysis_section import is_analysis, read_analysis
 from lnsgd.report.content import Section
 from lnsgd.report.figure_section import is_figure, read_figure
 from lnsgd.report.run_section import is_run, read_run
@@ -23,14 +24,22 @@ class Kind(NamedTuple):
 
 
 # The first that fits counts: an arm of a figure that is a sweep also has what a finished run has.
-KINDS: Sequence[Kind] = (Kind(is_figure, read_figure), Kind(is_sweep, read_sweep), Kind(is_run, read_run))
+KINDS: Sequence[Kind] = (
+    Kind(is_figure, read_figure),
+    Kind(is_sweep, read_sweep),
+    Kind(is_run, read_run),
+    Kind(is_analysis, read_analysis),
+)
 
 
 def read_folders(folders: Sequence[Path]) -> list[Section]:
-    """The sections of all figures, sweeps and runs in these folders, in their order; each once.
+    """The sections of all figures, sweeps, runs and analyses in these folders, in their order; each once.
 
     A folder of no kind is searched, its subfolders in the order of their names; hidden ones are not. What lies in a
     folder of a kind belongs to it and is not listed apart.
+
+    Args:
+        folders: Of these kinds, or folders that hold some.
 
     Raises:
         ValueError: a folder does not exist or nothing in it can be shown; a file is missing or damaged.
@@ -39,13 +48,13 @@ def read_folders(folders: Sequence[Path]) -> list[Section]:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(
-                f"{folder} is no folder; give those of figures, sweeps or runs, such as docs/results or runs"
+                f"{folder} is no folder; give those of figures, sweeps, runs or analyses, such as docs/results or runs"
             )
         found = list(_search(folder, set()))
         if not found:
             raise ValueError(
-                f"{folder} holds nothing to report; give folders that lnsgd reproduce, sweep or fit wrote, or folders "
-                "of these"
+                f"{folder} holds nothing to report; give folders that lnsgd reproduce, sweep, fit or analyze wrote, or "
+                "folders of these"
             )
         for path, kind in found:
             if path.resolve() not in seen:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 
 # Between these powers of ten a number is written out.
 _SMALLEST, _LARGEST = -4, 7
@@ -100,6 +101,16 @@ def duration(seconds: float) -> str:
         return f"{number(seconds)} s"
     told = f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
     return f"{seconds:,.0f} s ({told})"
+
+
+def moment(when: datetime) -> str:
+    """A date and time, in this machine's time zone where it says its own.
+
+    Example:
+        >>> moment(datetime(2026, 3, 1, 12, 30)).startswith("2026-03-01 12:30")
+        True
+    """
+    return when.astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _minus(text: str) -> str:

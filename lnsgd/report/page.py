@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from lnsgd import __version__
 from lnsgd.report import plot
 from lnsgd.report.content import Section
-from lnsgd.report.numbers import between, number, plus_minus
+from lnsgd.report.numbers import between, moment, number, plus_minus
 
 # Rows of a table that are shown at a time, at first.
 ROWS = 200
@@ -39,7 +39,7 @@ def render(sections: Sequence[Section], made: datetime) -> str:
         sections=list(zip(anchors([section.name for section in sections]), sections)),
         claims=claims,
         holding=sum(claim.holds for claim in claims),
-        made=made.astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        made=moment(made),
         version=__version__,
         style=style,
         script=script,

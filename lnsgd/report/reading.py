@@ -1,19 +1,21 @@
 """Reads files for a report; what cannot be read is one line that names the file."""
 
 import base64
-import json
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from lnsgd.report.content import Picture
+from lnsgd.untrusted.files import size_of
+from lnsgd.untrusted.tables import REMEDY, naming
+from lnsgd.untrusted.tables import read_parquet as read_table
+from lnsgd.untrusted.texts import load_json
 
-T = TypeVar("T")
-
-_REMEDY = "make it again, or leave this folder out"
+# What is put into a page whole.
+_MOST_TEXT, _MOST_PICTURE = 256 << 20, 32 << 20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -24,7 +26,9 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: it is missing or no text.
     """
-    return _read(path, lambda: path.read_text(encoding="utf-8"))
+    with naming(path):
+        size_of(path, _MOST_TEXT)
+        return path.read_text(encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -33,7 +37,8 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: it is missing or damaged.
     """
-    return _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+    with naming(path):
+        return load_json(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     found = read_json(path)
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__} where an object is expected; {_REMEDY}")
+        raise ValueError(f"{path} holds {type(found).__name__} where an object is expected; {REMEDY}")
     return found
 
 
@@ -58,7 +63,7 @@ def read_parquet(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
     Raises:
         ValueError: it is missing or damaged, or has not all of the columns.
     """
-    return with_columns(path, _read(path, lambda: pd.read_parquet(path)), columns)
+    return with_columns(path, read_table(path), columns)
 
 
 def read_csv(path: Path, columns: Collection[str] = (), *, as_text: bool = False) -> pd.DataFrame:
@@ -73,7 +78,10 @@ def read_csv(path: Path, columns: Collection[str] = (), *, as_text: bool = False
         ValueError: it is missing or damaged, or has not all of the columns.
     """
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False} if as_text else {}
-    return with_columns(path, _read(path, lambda: pd.read_csv(path, **options)), columns)
+    with naming(path):
+        size_of(path, _MOST_TEXT)
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    return with_columns(path, table, columns)
 
 
 def with_columns(path: Path, table: pd.DataFrame, columns: Collection[str]) -> pd.DataFrame:
@@ -83,7 +91,7 @@ def with_columns(path: Path, table: pd.DataFrame, columns: Collection[str]) -> p
         ValueError: it has not.
     """
     if missing := [name for name in columns if name not in table.columns]:
-        raise ValueError(f"{path} has no column {missing[0]!r}; {_REMEDY}")
+        raise ValueError(f"{path} has no column {missing[0]!r}; {REMEDY}")
     return table
 
 
@@ -93,18 +101,10 @@ def read_picture(path: Path, alt: str) -> Picture:
     Raises:
         ValueError: it is missing or no PNG.
     """
-    data = _read(path, path.read_bytes)
+    with naming(path):
+        size_of(path, _MOST_PICTURE)
+        data = path.read_bytes()
     if not data.startswith(_PNG) or data[12:16] != b"IHDR" or len(data) < 24:
-        raise ValueError(f"{path} is no PNG; {_REMEDY}")
+        raise ValueError(f"{path} is no PNG; {REMEDY}")
     width, height = struct.unpack(">II", data[16:24])
     return Picture(path.name, alt, "data:image/png;base64," + base64.b64encode(data).decode(), width, height)
-
-
-def _read(path: Path, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; {_REMEDY}") from None
-    except (OSError, ValueError, KeyError) as error:  # those of pandas, pyarrow, json and decoding are ValueErrors
-        cause = " ".join(str(error).split())[:160]
-        raise ValueError(f"{path} cannot be read ({cause}); {_REMEDY}") from error

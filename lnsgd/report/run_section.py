@@ -1,16 +1,16 @@
 """A run's folder as a section: how it ended, what was measured, over training and at its end."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lnsgd.report.analysis_section import analyses_in, read_analysis
 from lnsgd.report.content import Plots, Section, Table, Text
-from lnsgd.report.numbers import duration, number
+from lnsgd.report.ended import facts, read_ended
 from lnsgd.report.plot import plots
-from lnsgd.report.reading import read_csv, read_object, read_parquet, read_picture, read_text, with_columns
+from lnsgd.report.reading import read_csv, read_parquet, read_picture, read_text, with_columns
 from lnsgd.report.tables import table_of
 from lnsgd.report.trajectories import label_of, logged, shown_labels, trajectories
 from lnsgd.run_folder import RunFolder
@@ -22,8 +22,6 @@ _NO_SETTINGS = ("replica", "seed", "diverged_at", "stopped_at", "stopped_by")
 
 # Such tables are what claims are made of, not what is looked at.
 _COMPUTED_ROWS = 1000
-
-_ENDED_NUMBERS = ("steps", "epochs", "seconds", "jobs", "jobs_at_once")
 
 
 def is_run(folder: Path) -> bool:
@@ -61,44 +59,8 @@ def read_run(folder: Path) -> Section:
         tables=[*_replicas(replicas), *(_final_measures(table, groups) if tidy else _computed(table))],
         plots=_plots(run, table, groups) if tidy else [],
         texts=[Text("Config, resolved", read_text(run.config))] if run.config.exists() else [],
+        parts=[read_analysis(path) for path in analyses_in(folder)],
     )
-
-
-def read_ended(path: Path) -> dict[str, Any]:
-    """A ``finished.json``; nothing where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    if not path.exists():
-        return {}
-    ended = read_object(path)
-    wrong = [name for name in _ENDED_NUMBERS if not isinstance(ended.get(name, 0), (int, float))]
-    if not isinstance(ended.get("versions", {}), dict):
-        wrong.append("versions")
-    if wrong:
-        raise ValueError(f"{path} has {wrong[0]} = {ended[wrong[0]]!r:.80}, which lnsgd never writes; leave it out")
-    return ended
-
-
-def facts(ended: Mapping[str, Any], file: Path) -> list[tuple[str, str]]:
-    """What a ``finished.json`` says: steps, time, hardware, versions; and when it was written."""
-    if not ended:
-        return []
-    versions = ended.get("versions", {})
-    said = {
-        "steps": number(ended["steps"]) if "steps" in ended else "",
-        "epochs": number(ended["epochs"]) if "epochs" in ended else "",
-        "jobs": f"{ended['jobs']:,}, {ended.get('jobs_at_once', 1)} at a time" if "jobs" in ended else "",
-        "stopped by": str(ended.get("stopped_by", "")),
-        "time": duration(ended["seconds"]) if "seconds" in ended else "",
-        "device": str(ended.get("device", "")),
-        "threads": str(ended.get("threads", "")),
-        "processes": str(ended.get("processes", "")),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "written": datetime.fromtimestamp(file.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    }
-    return [(name, text) for name, text in said.items() if text]
 
 
 def _state(ended: Mapping[str, Any]) -> str:

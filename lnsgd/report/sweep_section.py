@@ -6,20 +6,21 @@ from typing import Any
 
 import pandas as pd
 from pyarrow.lib import ArrowException
-from yaml import YAMLError, safe_load
 
 from lnsgd.messages import counted
 from lnsgd.report.content import Plots, Section, Table, Text
+from lnsgd.report.ended import facts, read_ended
 from lnsgd.report.numbers import duration, number
 from lnsgd.report.plot import plots
 from lnsgd.report.reading import read_parquet, read_text
-from lnsgd.report.run_section import facts, read_ended
 from lnsgd.report.tables import table_of
 from lnsgd.report.trajectories import shown_labels, trajectories
 from lnsgd.run_folder import RunFolder
 from lnsgd.sweep import load, load_trajectories
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.table import COLUMNS
+from lnsgd.untrusted.tables import naming
+from lnsgd.untrusted.texts import load_yaml
 
 _SEED = "seed_everything"
 
@@ -72,12 +73,9 @@ def _description(sweep: SweepFolder) -> str:
     """The options that its grid varies."""
     if not sweep.sweep.exists():
         return ""
-    try:
-        grid = (safe_load(read_text(sweep.sweep)) or {}).get("grid", {})
-    except (YAMLError, AttributeError) as error:
-        cause = " ".join(str(error).split())[:160]
-        raise ValueError(f"{sweep.sweep} cannot be read ({cause}); make it again, or leave this folder out") from error
-    return f"Over {', '.join(grid)}." if grid else ""
+    with naming(sweep.sweep):
+        grid = (load_yaml(sweep.sweep) or {}).get("grid", {})
+        return f"Over {', '.join(grid)}." if grid else ""
 
 
 def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:

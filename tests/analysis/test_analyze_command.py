@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import shutil
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lnsgd.analysis.table import COLUMNS
 from lnsgd.cli import main
+from lnsgd.run_folder import RunFolder
 from tests.analysis.analyzed_runs import weights
 
 # A small network in place of a run's.
@@ -113,6 +116,27 @@ class Bomb:
         return (Path.touch, (self.path,))
 
 
+# Configs of runs that another version of the package may have left: what it says in place of what this one says.
+OTHER_VERSIONS = {
+    "other-class": ("lnsgd.modules.Classifier", "lnsgd.modules.Learner"),
+    "other-room": ("lnsgd.models.MLP", "lnsgd.nets.MLP"),
+    "other-option": ("        widths:", "        sizes:"),
+    "other-data": ("lnsgd.data.MNIST", "lnsgd.data.Digits"),
+    "no-data-entry": ("\ndata:", "\ndatamodule:"),
+    "no-entries": ("seed_everything", "- seed_everything"),
+}
+
+
+def other_version(run: Path, folder: Path, old: str, new: str) -> None:
+    """A run of another version."""
+    folder.mkdir()
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (folder / "config.yaml").write_text(new if old == "seed_everything" else text.replace(old, new, 1))
+    (folder / "init.safetensors").write_bytes((run / "init.safetensors").read_bytes())
+    RunFolder(folder).finished.write_text('{"versions": {"lnsgd": "0.0.1"}}')
+
+
 @pytest.fixture
 def files(run: Path, tmp_path_factory) -> dict[str, Path]:
     """Inputs that are wrong, each in its way."""
@@ -126,7 +150,15 @@ def files(run: Path, tmp_path_factory) -> dict[str, Path]:
     torch.save(good, folder / "good.pt")
     torch.save({**good, "net.extra.weight": torch.zeros(3)}, folder / "extra.pt")
     torch.save({name: value for name, value in good.items() if "bias" not in name}, folder / "missing.pt")
+    (folder / "empty.pt").touch()
+    with zipfile.ZipFile(folder / "zip.pt", "w") as archive:
+        archive.writestr("text", "no checkpoint")
+    (folder / "pickle2.pt").write_bytes(pickle.dumps({"a": 1}, protocol=2))
+    (folder / "cut.safetensors").write_bytes((run / "init.safetensors").read_bytes()[:5_000])
+    torch.save({"state_dict": good, "hyper_parameters": {"activation": torch.nn.ReLU()}}, folder / "hparams.ckpt")
     (folder / "norun").mkdir()
+    for name, (old, new) in OTHER_VERSIONS.items():
+        other_version(run, folder / name, old, new)
     (folder / "cut.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes()[:5_000])
     (folder / "plain.pkl").write_bytes(pickle.dumps({"a": 1}))
     return {path.name: path for path in folder.iterdir()} | {"run": run, "gone": folder / "gone"}
@@ -136,8 +168,14 @@ BAD = {
     "gone": (["{gone}"], r"gone: there is no such file or folder"),
     "text": (["{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or no checkpoint"),
     "text-safetensors": (["{text.safetensors}", *SMALL, *IMAGES], r"is damaged or no safetensors file"),
-    "cut": (["{cut.ckpt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged or no checkpoint"),
-    "pickle": (["{plain.pkl}", *SMALL, *IMAGES], r"plain\.pkl is damaged or no checkpoint"),
+    "empty": (["{empty.pt}", *SMALL, *IMAGES], r"empty\.pt is damaged or no checkpoint \(it is empty\); give a file"),
+    "zip": (["{zip.pt}", *SMALL, *IMAGES], r"zip\.pt is damaged .*\(a zip archive that torch\.save did not write\)"),
+    "cut": (["{cut.ckpt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged or no checkpoint \(it is cut off\)"),
+    "cut-safetensors": (["{cut.safetensors}", *SMALL, *IMAGES], r"cut\.safetensors is damaged .*; give a file"),
+    "pickle": (["{plain.pkl}", *SMALL, *IMAGES], r"plain\.pkl is damaged or no checkpoint \(a pickle that"),
+    "pickle-2": (["{pickle2.pt}", *SMALL, *IMAGES], r"pickle2\.pt is damaged or no checkpoint \(a pickle that"),
+    "hyper-parameters": (["{hparams.ckpt}", *SMALL, *IMAGES], r"hparams\.ckpt holds more than tensors .*ReLU.*; save"),
+    "folder": (["{norun}", *SMALL, *IMAGES], r"norun holds no checkpoints; give a run's folder, or checkpoint files"),
     "bomb": (["{bomb.pt}", *SMALL, *IMAGES], r"bomb\.pt holds more than tensors and asks for code, which is not run"),
     "list": (["{list.pt}", *SMALL, *IMAGES], r"list\.pt holds a list, no state dict"),
     "settings": (["{settings.pt}", *SMALL, *IMAGES], r"settings\.pt holds no state dict.* it holds lr"),
@@ -191,10 +229,41 @@ BAD = {
         r"MLP does not take the data's inputs of shape \(5,\)",
     ),
     "init": (["{run}", "--init", "{text.pt}"], r"text\.pt is damaged or no checkpoint"),
+    "init-folder": (["{run}", "--init", "{norun}"], r"norun is a folder; give a file of weights"),
+    "init-gone": (["{run}", "--init", "{gone}"], r"gone: there is no such file"),
+    "init-shape": (["{run}", "--init", "{missing.pt}"], r"missing\.pt does not fit MLP: .*2 missing"),
+    "other-class": (
+        ["{other-class}"],
+        r"config\.yaml: .*'Learner'; it is of lnsgd 0\.0\.1, and this is .*: mend it",
+    ),
+    "other-room": (["{other-room}"], r"config\.yaml: .*nets'; it is of lnsgd 0\.0\.1"),
+    "other-option": (["{other-option}"], r"MLP has no option 'sizes'; it takes: widths.*; it is of lnsgd 0\.0\.1"),
+    "other-data": (["{other-data}"], r"config\.yaml: .*'Digits'; it is of lnsgd 0\.0\.1"),
+    "no-data-entry": (["{no-data-entry}"], r"config\.yaml is no config of a run \(it has no 'data'\)"),
+    "no-entries": (["{no-entries}"], r"config\.yaml is no config of a run \(it has no names\)"),
+    "compare-text": (["--compare", "{run}", "{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or no checkpoint"),
+    "compare-cut": (["--compare", "{cut.ckpt}", "{good.pt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged .*cut off"),
+    "compare-other": (
+        ["--compare", "{run}", "{other-class}"],
+        r"other-class/config\.yaml: .*'Learner'; it is of",
+    ),
+    "compare-init": (["--compare", "{run}", "{run}", "--init", "{cut.safetensors}"], r"cut\.safetensors is damaged"),
+    "compare-no-init": (
+        ["--compare", "{good.pt}", "{good.pt}", *SMALL, *IMAGES, "--measures", "DistanceFromInit"],
+        r"DistanceFromInit cannot be taken of good: there are no initial weights θ₀; give their file with --init",
+    ),
+    "no-init": (
+        ["{good.pt}", *SMALL, *IMAGES, "--measures", "DistanceFromInit"],
+        r"DistanceFromInit cannot be taken of good: there are no initial weights θ₀; give their file with --init",
+    ),
     "nothing": ([], r"nothing to analyze"),
     "option": (["{run}", "--measure", "HessianTrace"], r"--measure"),
     "points": (["--compare", "{run}", "{run}", "--points", "1"], r"points = 1"),
     "batch-norm": (["--compare", "{run}", "{run}", "--batch-norm", "none"], r"batch_norm = none; choose one of"),
+    "features-not-called": (
+        ["--compare", "{run}", "{run}", "--features", "net.layers"],
+        r"features = net\.layers: a forward pass does not call it",
+    ),
     "features": (["--compare", "{run}", "{run}", "--features", "head"], r"features = head: there is no such module"),
 }
 
@@ -213,6 +282,34 @@ def test_bad_input_is_one_line(name: str, files, tmp_path: Path, monkeypatch, ca
     assert re.search(expected, line), line
     assert list(tmp_path.iterdir()) == []
     assert not (files["bomb.pt"].parent / "touched").exists()
+
+
+def test_a_distance_that_cannot_be_taken_is_left_out_and_that_is_said(run: Path, tmp_path: Path, capsys) -> None:
+    bare = shutil.copytree(run, tmp_path / "bare")
+    (bare / "init.safetensors").unlink()
+    checkpoint = str(bare / "checkpoints" / "last.ckpt")
+    only = ["--measures", "default,Performance", "--batch-size", "120"]
+    main(["analyze", checkpoint, *only, "--out", str(tmp_path / "a")])
+    said = "there are no initial weights θ₀; give their file with --init"
+    assert f"DistanceFromInit is left out: {said}" in capsys.readouterr().out
+    assert "distance_from_init" not in set(pd.read_parquet(tmp_path / "a" / "analysis.parquet").measure)
+    main(["analyze", "--compare", str(run), str(bare), *only, "--points", "2", "--out", str(tmp_path / "b")])
+    assert f"DistanceFromInit is left out: of bare {said}" in capsys.readouterr().out
+    assert "distance_from_init" not in set(pd.read_parquet(tmp_path / "b" / "differences.parquet").measure)
+
+
+def test_a_checkpoint_of_a_newer_lightning_is_read(run: Path, tmp_path: Path) -> None:
+    """Entries that are unknown here do no harm."""
+    newer = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    newer.parent.mkdir(parents=True)
+    shutil.copy(run / "config.yaml", tmp_path / "run")
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    torch.save({**content, "pytorch-lightning_version": "9.0.0", "entry_of_the_future": [1]}, newer)
+    tables = []
+    for checkpoint in (newer, run / "checkpoints" / "last.ckpt"):
+        main(["analyze", str(checkpoint), "--measures", "WeightNorms", "--out", str(tmp_path / "out")])
+        tables.append(pd.read_parquet(tmp_path / "out" / "analysis.parquet").drop(columns="checkpoint"))
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_small_weights_are_not_mistaken_for_a_prefix(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from lnsgd.analysis import How, analyze, compare
-from lnsgd.analysis.interpolation import along_line, barrier, mixed
+from lnsgd.analysis.interpolation import Line, barrier, mixed
+from lnsgd.analysis.journal import Journal
 from lnsgd.analysis.overlap import jaccard
 from lnsgd.callbacks import ActiveNeurons, DistanceFromInit, HessianTrace, Performance
 from lnsgd.data import InMemory
 from lnsgd.losses import CrossEntropy
-from tests.analysis.analyzed_runs import train, weights
+from tests.analysis.analyzed_runs import SMALL, train, weights
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
@@ -79,19 +80,22 @@ def test_differences_are_those_of_the_measures(files, given) -> None:
     assert set(found.pairs) == {1}
 
 
-def test_common_probes_make_the_error_of_a_difference_smaller(tmp_path) -> None:
-    """A network, and one that is near to it; of more outputs than a round has probes."""
+def of_many_outputs(folder: Path, examples: int) -> tuple[tuple[Path, Path], dict[str, object]]:
+    """A network, and one that is near to it; of more outputs than a round has probes, so that traces are estimated."""
     wide = {"0.weight": (9, 3), "0.bias": (9,), "2.weight": (6, 9), "2.bias": (6,)}
     generator = torch.Generator().manual_seed(0)
     a = {name: torch.randn(shape, generator=generator) for name, shape in wide.items()}
     b = {name: 1.03 * tensor for name, tensor in a.items()}
     for name, tensors in (("a.pt", a), ("b.pt", b)):
-        torch.save(tensors, tmp_path / name)
-    inputs = torch.randn(600, 3, generator=generator)
-    data = InMemory((inputs, torch.arange(600) % 6))
+        torch.save(tensors, folder / name)
+    inputs = torch.randn(examples, 3, generator=generator)
+    data = InMemory((inputs, torch.arange(examples) % 6))
     model = nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 6))
-    options = {"data": data, "model": model, "loss": CrossEntropy()}
-    files = tmp_path / "a.pt", tmp_path / "b.pt"
+    return (folder / "a.pt", folder / "b.pt"), {"data": data, "model": model, "loss": CrossEntropy()}
+
+
+def test_common_probes_make_the_error_of_a_difference_smaller(tmp_path) -> None:
+    files, options = of_many_outputs(tmp_path, 600)
     found = compare(*files, measures=[HessianTrace()], how=How(points=2, rounds=16), **options).differences
     trace = found[found.layer == ""].iloc[0]
     exact = analyze(files, measures=[HessianTrace(rtol=1e-6)], **options)
@@ -133,6 +137,53 @@ def test_empty_sets_have_no_overlap() -> None:
         jaccard(torch.zeros(3, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
 
 
+def test_a_stopped_comparison_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
+    """Stopped after every computation in turn, each is made once; the tables are those of one that was not stopped."""
+    files, given = of_many_outputs(tmp_path, 200)
+    put, made = Journal.put, []
+
+    def counted(self, key, rows):
+        put(self, key, rows)
+        made.append(key)
+        if stopping:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "put", counted)
+    options = {"measures": [Performance(), HessianTrace()], "how": How(points=3, rounds=3), **given}
+    stopping = False
+    whole = compare(*files, **options)
+    assert len(made) == len(set(made))
+    assert len(made) == 2 + 2 * 3 + 2 * 2 + 3  # losses, three rounds of traces, overlap and CKA by split, points
+    number, stopping = len(made), True
+    made.clear()
+    for _ in range(number):
+        with pytest.raises(KeyboardInterrupt):
+            compare(*files, out=tmp_path / "out", **options)
+    again = compare(*files, out=tmp_path / "out", **options)
+    assert len(made) == len(set(made)) == number
+    for name, table in whole._asdict().items():
+        pd.testing.assert_frame_equal(getattr(again, name), table, check_exact=True)
+
+
+def test_what_changes_the_numbers_is_computed_anew(files, given, tmp_path, monkeypatch) -> None:
+    put, made = Journal.put, []
+    monkeypatch.setattr(Journal, "put", lambda self, key, rows: (made.append(key), put(self, key, rows)))
+
+    def computed(*inputs, how, **more) -> int:
+        made.clear()
+        compare(*inputs, measures=[Performance()], how=how, out=tmp_path / "out", **{**given, **more})
+        return len(made)
+
+    # Of each network the loss, of each split the overlap and the alignment, and the points of the line.
+    assert computed(*files, how=How(points=3)) == 2 + 2 + 2 + 3
+    assert computed(*files, how=How(points=3)) == 0
+    assert computed(*files, how=How(points=5)) == 2  # those between
+    assert computed(*files, how=How(points=5, batch_norm="interpolate")) == 5
+    assert computed(*files, how=How(points=5, features="net.0")) == 2
+    assert computed(*reversed(files), how=How(points=5)) == 2 + 2 + 5  # each network is known
+    assert computed(*files, how=How(points=5), data=InMemory(points(40, 3), points(20, 1))) == 2 + 2 + 2 + 5
+
+
 def test_replicas_are_paired_by_their_seeds(replicated: Path, run: Path, tmp_path_factory) -> None:
     """Another arm has the same seeds in another order, and one more."""
     config = (replicated.parent / "replicated.yaml").read_text().replace("p: 0.1", "p: 0.9")
@@ -155,10 +206,16 @@ def test_replicas_are_paired_by_their_seeds(replicated: Path, run: Path, tmp_pat
         compare(replicated, run, measures=measures)
 
 
-def test_networks_of_different_structure_are_refused(files, given, tmp_path) -> None:
+def test_networks_of_different_structure_are_refused(files, given, run: Path, tmp_path) -> None:
     torch.save(weights(0, width=6), tmp_path / "wide.pt")
     with pytest.raises(ValueError, match="of another shape"):
         compare(files[0], tmp_path / "wide.pt", **given)
+    wide = train(tmp_path / "run", config=SMALL.replace("784, 6,", "784, 7,").replace("max_epochs: 3", "max_steps: 1"))
+    given = (
+        r"run cannot be compared with run: of its 4 .* 3 of another shape \(net\.layers\.0\.weight \(7, 784\) for \(6"
+    )
+    with pytest.raises(ValueError, match=given):
+        compare(run, wide)
     with pytest.raises(ValueError, match="names or shapes differ"):
         mixed(weights(0), weights(0, width=6), 0.5)
 
@@ -177,9 +234,9 @@ def test_running_statistics_between_the_ends(batch_norm) -> None:
     before = {name: tensor.clone() for name, tensor in a.state_dict().items()}
     inputs, labels = points(64, 0)
     data = [(inputs[:32], labels[:32]), (inputs[32:], labels[32:])]
-    found = along_line(a, b, 3, batch_norm, data, lambda model: {k: v.clone() for k, v in model.state_dict().items()})
-    (_, start), (t, middle), (_, end) = found
-    assert t == 0.5
+    line = Line(a, b, 3, batch_norm, data)
+    assert line.ts == [0, 0.5, 1]
+    start, middle, end = ({k: v.clone() for k, v in line.network(t).state_dict().items()} for t in line.ts)
     for name in before:
         torch.testing.assert_close(start[name], before[name], rtol=0, atol=0)
         torch.testing.assert_close(a.state_dict()[name], before[name], rtol=0, atol=0)

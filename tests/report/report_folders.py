@@ -5,7 +5,9 @@ from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+import pandas as pd
 
+from lnsgd.analysis.table import tabled
 from lnsgd.figures.claims import Claim, judge, write_claims
 from lnsgd.figures.summary import write_summary
 from lnsgd.run_folder import RunFolder
@@ -54,3 +56,48 @@ def run(folder: Path, *, config: str = "model: tiny\n") -> RunFolder:
     text = io.StringIO("step,epoch,train/loss/noise=0.0/mean,train/loss/noise=0.0/std,loss/val/noise=0.0/mean\n")
     made.metrics.write_text(text.getvalue() + "10,0,0.5,0.1,1.0\n100,1,0.25,0.05,0.15\n")
     return made
+
+
+# Checkpoints of a run: file, step, replica.
+RUN = [("runs/a/init.safetensors", 0, 0), ("runs/a/checkpoints/e=0.ckpt", 9, 0), ("runs/a/checkpoints/e=1.ckpt", 99, 0)]
+
+
+def analysis(folder: Path, checkpoints: list[tuple[str, int | None, int]], stderr: float = 0.25) -> Path:
+    """Of checkpoints (file, step, replica): loss 1 / (step + 1) + replica, a trace with an error, an exact norm."""
+    rows = []
+    for path, step, replica in checkpoints:
+        where = {"checkpoint": path, "step": step, "epoch": None, "replica": replica}
+        values = [
+            ("loss", "val", "", 1 / ((step or 0) + 1) + replica, np.nan),
+            ("hessian_trace", "train", "", 10.0 + (step or 0), stderr),
+            ("norm", "", "net.0.weight", 3.0, np.nan),
+        ]
+        names = ("measure", "split", "layer", "value", "stderr")
+        rows += [{**where, **dict(zip(names, of_measure))} for of_measure in values]
+    folder.mkdir(parents=True, exist_ok=True)
+    tabled(rows).to_parquet(folder / "analysis.parquet")
+    return folder
+
+
+def comparison(folder: Path, seeds: int = 1) -> Path:
+    """Of two networks, or of pairs of them: a trace with errors, an exact loss, a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    difference = {
+        "a": 2.0,
+        "b": 5.0,
+        "difference": 3.0,
+        "stderr": 0.5,
+        "stderr_a": 0.1,
+        "stderr_b": 0.2,
+        "pairs": seeds,
+    }
+    names = [("train", "hessian_trace", ""), ("val", "loss", "")]
+    rows = [{"split": split, "measure": measure, "layer": layer, **difference} for split, measure, layer in names]
+    rows[1] |= dict.fromkeys(("stderr", "stderr_a", "stderr_b"), np.nan)
+    pd.DataFrame(rows).to_parquet(folder / "differences.parquet")
+    alike = [{"seed": s, "split": "val", "measure": "cka", "layer": "", "value": 0.5 + 0.2 * s} for s in range(seeds)]
+    pd.DataFrame(alike).to_parquet(folder / "similarity.parquet")
+    line = [{"seed": s, "split": "val", "t": t, "loss": 1 - t + s} for s in range(seeds) for t in (0, 0.5, 1)]
+    pd.DataFrame(line).to_parquet(folder / "path.parquet")
+    png(folder / "path.png")
+    return folder

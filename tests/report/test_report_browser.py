@@ -45,10 +45,12 @@ def chrome() -> Iterator["Chrome"]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page of a figure, a figure with an arm, a run and a long sweep."""
+    """A page of a figure, a figure with an arm, a run, an analysis, a comparison and a long sweep."""
     folder = tmp_path_factory.mktemp("report")
     report_folders.figure(folder / "in" / "tiny")
     report_folders.run(folder / "in" / f"a-{report_folders.HOSTILE.replace('/', '∕')}")
+    report_folders.analysis(folder / "in" / "analyzed", report_folders.RUN)
+    report_folders.comparison(folder / "in" / "compared")
     tiny.run(tiny.computed_figure(), folder / "in" / "computed")
     values = [(i * 7919) % CELLS for i in range(CELLS)]  # each number once, in no order
     cells = [({"data.subset": v, "name": f"n{v}", "tie": v % 3}, {"x/y": v / 7 * 10.0 ** (v % 9)}) for v in values]
@@ -158,6 +160,16 @@ def test_sorting_by_text_and_from_the_keyboard(page: "Chrome") -> None:
     assert column(page, "name")[:3] == ["n0", "n1", "n2"]
     page.switch_to.active_element.send_keys(" ")
     assert column(page, "name")[0] == f"n{CELLS - 1}"
+
+
+def test_an_analysis_is_sorted_by_values_whose_text_has_an_error(page: "Chrome") -> None:
+    """The last checkpoint: loss 0.01, trace 109.00 ± 0.25, norm 3."""
+    table = page.find_element("css selector", "#analyzed table")
+    table.find_element("css selector", "thead button[title='value']").click()
+    names = [row.text for row in table.find_elements("css selector", "tbody tr td:first-child")]
+    assert names in (["loss", "norm", "hessian_trace"], ["hessian_trace", "norm", "loss"])
+    assert len(page.find_elements("css selector", "#analyzed .plot svg polyline")) == 3
+    assert len(page.find_elements("css selector", "#compared table")) == 3
 
 
 def test_failed_cells_are_found(page: "Chrome") -> None:

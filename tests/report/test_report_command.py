@@ -100,6 +100,8 @@ BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "finished": (lambda at: damage(at / "r/finished.json"), ("r/finished.json cannot be read",)),
     "finished-type": (lambda at: (at / "r/finished.json").write_text('{"steps": "x"}'), ("steps = 'x'",)),
+    "ended": (lambda at: (at / "r/finished.json").write_text('{"ended": "noon"}'), ("ended = 'noon'",)),
+    "ended-type": (lambda at: (at / "r/finished.json").write_text('{"ended": 12}'), ("ended = 12",)),
     "replicas": (lambda at: (at / "r/replicas.csv").write_text("replica,seed\nx,1\n"), ("r/replicas.csv", "number")),
     "replicas-column": (lambda at: (at / "r/replicas.csv").write_text("a\n1\n"), ("no column 'replica'",)),
     "metrics": (lambda at: (at / "r/metrics.csv").write_text(""), ("r/metrics.csv cannot be read",)),

@@ -1,6 +1,8 @@
 """Folders as sections, and how they are found."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,26 @@ def test_ordinary_run_has_standard_errors(tmp_path: Path) -> None:
     run = tiny.hand_made_run(tmp_path / "r", [(0, 0, "val", "trace", "", 9.0), (5, 0, "val", "trace", "", 2.0)], [None])
     section = read_run(run.path)
     assert [row["value"] for row in cells(section)] == ["2.00 ± 0.20"]  # handmade: a tenth of the value
+
+
+def test_when_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this machine's time zone. Files of older versions do not say it; of those it is when they were written."""
+    monkeypatch.setenv("TZ", "UTC-2")
+    time.tzset()
+    try:
+        run = report_folders.run(tmp_path / "r")
+        os.utime(run.finished, (1_800_000_000, 1_800_000_000))
+        older = dict(read_run(run.path).facts)
+        run.finished.write_text(
+            json.dumps({**json.loads(run.finished.read_text()), "ended": "2026-03-01T23:30:00+00:00"})
+        )
+        newer = dict(read_run(run.path).facts)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert older["written"].startswith("2027-01-15 10:00")
+    assert newer["ended"].startswith("2026-03-02 01:30")
+    assert ("ended" in older, "written" in newer) == (False, False)
 
 
 def test_run_that_has_not_ended(tmp_path: Path) -> None:
