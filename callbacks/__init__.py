@@ -12,6 +12,7 @@ from lnsgd.callbacks.hidden_units import HiddenUnits
 from lnsgd.callbacks.implicit_regularizer import ImplicitRegularizer
 from lnsgd.callbacks.largest_output import LargestOutput
 from lnsgd.callbacks.margin import Margin
+from lnsgd.callbacks.measurements import Measurement
 from lnsgd.callbacks.performance import Performance
 from lnsgd.callbacks.recovery_error import RecoveryError
 from lnsgd.callbacks.sharpness import Sharpness
@@ -38,6 +39,7 @@ __all__ = [
     "ImplicitRegularizer",
     "LargestOutput",
     "Margin",
+    "Measurement",
     "Performance",
     "RecoveryError",
     "Sharpness",

@@ -11,13 +11,13 @@ from lnsgd.modules.replicated import Subject
 
 
 class DataCallback(MeasureCallback):
-    """Base of the callbacks that measure on data: `batches` gives it to them.
+    """Base of the callbacks that measure on data: ``batches`` gives it to them.
 
     They work in any Trainer. ``module(inputs)`` must give the network's outputs, one tensor (B, …).
 
     lnsgd's own DataModules are asked for what to measure on (``measurement_dataloader``). Of any other data the
     DataLoaders that the Trainer has are measured: their data sets, in sequence, see
-    `lnsgd.callbacks.loader_batches.LoaderBatches`. Training is not moved by it in any bit. A training set that
+    ``lnsgd.callbacks.loader_batches``. Training is not moved by it in any bit. A training set that
     augments its images is so measured on augmented ones, always the same ones; give ``data`` for clean ones. The
     Trainer's limits, such as ``limit_train_batches``, do not apply.
 
@@ -46,7 +46,7 @@ class DataCallback(MeasureCallback):
     def batches(
         self, trainer: Trainer, subject: Subject, split: Split, examples: int | None, noise_seed: int | None = None
     ) -> MeasurementData:
-        """This process's share of a split, see `DataSource.batches`."""
+        """This process's share of a split: batches (inputs, labels) on its device, the same at every look."""
         return self.source.batches(trainer, subject, split, examples, noise_seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

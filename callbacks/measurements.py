@@ -8,8 +8,10 @@ from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
 
+from lnsgd.loggers.csv import MOVE_AWAY
 from lnsgd.replicas import group_statistics
 from lnsgd.run_folder import RunFolder, Throttle, whole_file
+from lnsgd.untrusted.tables import naming
 
 
 class Measurement(NamedTuple):
@@ -53,9 +55,10 @@ class MeasurementTable:
     def _read(self) -> None:
         import pyarrow.parquet as pq
 
-        for row in pq.read_table(self.path).to_pylist():
-            measurement = Measurement(*(row[field] for field in Measurement._fields))
-            self._put(row["step"], row["epoch"], row["replica"], measurement)
+        with naming(self.path, MOVE_AWAY):
+            for row in pq.read_table(self.path).to_pylist():
+                measurement = Measurement(*(row[field] for field in Measurement._fields))
+                self._put(row["step"], row["epoch"], row["replica"], measurement)
 
     def _put(self, step: int, epoch: int, replica: int, measurement: Measurement) -> None:
         self._rows[step, replica, measurement._replace(value=0.0, stderr=0.0)] = (epoch, measurement)

@@ -10,6 +10,11 @@ class StepProgressBar(TQDMProgressBar):
     """Lightning's bar, counted in SGD steps: how many, of how many, at how many a second, and until when.
 
     A run with ``max_steps`` has one bar in all, others have one for all epochs that are left.
+
+    Args:
+        refresh_rate: Draw after this many batches; 0 for no bar.
+        process_position: Lines left above it for other bars.
+        leave: Leave the bars of epochs that are over.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

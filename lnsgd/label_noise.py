@@ -16,7 +16,7 @@ TargetKind = Literal["hard", "soft", "real"]
 
 
 class LabelNoise(ABC):
-    """Interface of a label noise: `draw` noise without knowing the labels, `apply` it to them.
+    """Interface of a label noise: ``draw`` noise without knowing the labels, ``apply`` it to them.
 
     A run draws the noise of many examples at once, and each step applies its part; so the noise of
     an example depends neither on the labels nor on how many processes share a batch.

@@ -22,7 +22,7 @@ class Loss(ABC):
     """Interface of a loss; any subclass can be named in a config by its class path.
 
     Attributes:
-        accepts: Kinds of target the loss is defined for, see `lnsgd.label_noise.LabelNoise.targets`.
+        accepts: Kinds of target the loss is defined for, see `lnsgd.label_noise.LabelNoise`.
     """
 
     accepts: ClassVar[frozenset[TargetKind]]
@@ -33,7 +33,12 @@ class Loss(ABC):
 
 
 def check_compatible(loss: Loss, label_noise: LabelNoise) -> None:
-    """Raises ValueError where a loss is not defined for the targets that a noise gives."""
+    """Raises ValueError where a loss is not defined for the targets that a noise gives.
+
+    Args:
+        loss: Says by ``accepts`` which targets it takes.
+        label_noise: Says by ``targets`` which it gives.
+    """
     if label_noise.targets not in loss.accepts:
         kinds = " or ".join(sorted(loss.accepts))
         raise ValueError(
@@ -43,7 +48,12 @@ def check_compatible(loss: Loss, label_noise: LabelNoise) -> None:
 
 
 def class_probabilities(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Targets as one probability per output unit, in the outputs' shape (B, C) or (B, 1)."""
+    """Targets as one probability per output unit, in the outputs' shape (B, C) or (B, 1).
+
+    Args:
+        outputs: Network outputs, (B, C) or (B, 1); only their shape and type count.
+        targets: Class indices (B,), or class probabilities (B, C), of which (B, 2) for one output.
+    """
     if outputs.shape[-1] == 1:
         positive = targets[:, 1:] if targets.is_floating_point() else targets.unsqueeze(1)
         return positive.to(outputs.dtype)
@@ -152,10 +162,18 @@ class SquaredLoss(Loss):
 
 
 def predicted_classes(outputs: Tensor) -> Tensor:
-    """Predicted class indices (B,): the largest output, or the sign of a single one."""
+    """Predicted class indices (B,): the largest output, or the sign of a single one.
+
+    Args:
+        outputs: Network outputs (logits), (B, C) or (B, 1).
+    """
     return (outputs[:, 0] > 0).long() if outputs.shape[-1] == 1 else outputs.argmax(-1)
 
 
 def num_classes_of(outputs: Tensor) -> int:
-    """Number of classes C that outputs (B, C) or (B, 1) distinguish: two for a single output."""
+    """Number of classes C that outputs (B, C) or (B, 1) distinguish: two for a single output.
+
+    Args:
+        outputs: Network outputs, (B, C) or (B, 1).
+    """
     return max(2, outputs.shape[-1])

@@ -75,7 +75,11 @@ def preserved() -> Iterator[None]:
 
 
 def global_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of torch's global generators on the CPU and on a device, for a checkpoint."""
+    """State of torch's global generators on the CPU and on a device, for a checkpoint.
+
+    Args:
+        device: Where the run computes; on a CUDA device its generator is one more.
+    """
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -83,7 +87,12 @@ def global_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_global_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Puts back a state from `global_state`; that of another kind of device is left out."""
+    """Puts back a state from `global_state`; that of another kind of device is left out.
+
+    Args:
+        state: What `global_state` gave, on any device.
+        device: Where the run computes now.
+    """
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
@@ -95,6 +104,11 @@ def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
 
     Torch's CPU stream inside is exactly that of ``generator(seed, purpose, *counters)``, so
     ``with forked(seed, "init"): net = AnyModule()`` gives any module a keyed initialization.
+
+    Args:
+        seed: Seed of the run, at least 0.
+        purpose: What the numbers are for.
+        counters: Further parts of the key.
     """
     with preserved():
         seed_globals(seed, purpose, *counters)
@@ -102,7 +116,13 @@ def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
 
 
 def seed_globals(seed: int, purpose: Purpose, *counters: int) -> None:
-    """Lets torch's (CPU and CUDA), NumPy's and Python's global generators go on as if they belonged to a key."""
+    """Lets torch's (CPU and CUDA), NumPy's and Python's global generators go on as if they belonged to a key.
+
+    Args:
+        seed: Seed of the run, at least 0.
+        purpose: What the numbers are for.
+        counters: Further parts of the key.
+    """
     small = int.from_bytes(_key_bytes(seed, purpose, counters, 4), "little")
     random.seed(small)
     np.random.seed(small)

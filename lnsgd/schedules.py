@@ -25,6 +25,9 @@ class Schedule(ABC):
 class every(Schedule):  # noqa: N801  (read as a phrase: every(100))
     """Due at n, 2n, 3n and so on.
 
+    Args:
+        n: In steps or epochs, at least 1.
+
     Raises:
         ValueError: n below 1.
     """
@@ -40,7 +43,11 @@ class every(Schedule):  # noqa: N801  (read as a phrase: every(100))
 
 
 class at(Schedule):  # noqa: N801
-    """Due at the given steps."""
+    """Due at the given steps.
+
+    Args:
+        steps: In steps or epochs, in any order.
+    """
 
     def __init__(self, steps: Collection[int]) -> None:
         self.steps = sorted(set(steps))
@@ -53,6 +60,9 @@ class at(Schedule):  # noqa: N801
 
 class log_spaced(Schedule):  # noqa: N801
     """Due at 10^(k/per_decade), k = 0, 1, …, rounded: for 3 per decade at 1, 2, 5, 10, 22, 46, 100 and so on.
+
+    Args:
+        per_decade: How many between a step and its tenfold, at least 1.
 
     Raises:
         ValueError: ``per_decade`` below 1.

@@ -113,7 +113,7 @@ class CropStream(_Stream):
     """Where the training images of a run are cropped and whether they are flipped, one row per example.
 
     Keyed by (seed, "augmentation", block), int64 on the CPU whatever the run's device. Columns: first row and first
-    column of the crop, both uniform on 0, 1, …, `shifts` − 1, and 1 for a flip or 0, each with probability ½; all
+    column of the crop, both uniform on 0, 1, …, ``shifts`` − 1, and 1 for a flip or 0, each with probability ½; all
     independent.
 
     Args:
@@ -189,5 +189,11 @@ class NoiseSchedule:
 
 
 def effective_order(order: Order, batch_size: int, examples: int) -> Order:
-    """The order itself; for a full batch, where a permutation changes nothing, ``sequential``."""
+    """The order itself; for a full batch, where a permutation changes nothing, ``sequential``.
+
+    Args:
+        order: The order that was asked for.
+        batch_size: Examples in a batch.
+        examples: Examples in all.
+    """
     return "sequential" if order == "shuffle" and batch_size >= examples else order

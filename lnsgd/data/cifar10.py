@@ -1,5 +1,6 @@
 """CIFAR-10."""
 
+import tarfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -7,11 +8,14 @@ import numpy as np
 import torch
 
 from lnsgd.data.augmentation import Augmentation, CropAndFlip
-from lnsgd.data.official import OfficialImageData, damaged
+from lnsgd.data.official import OfficialImageData, damaged, read_bytes
 from lnsgd.data.pickled import PickledArray, read_pickled
 from lnsgd.data.tensors import LabelledTensors
 
 PIXELS = 3 * 32 * 32
+# In the Python version an image also has a label, a name, and marks around them.
+_MOST_BYTES_OF_EXAMPLE = 2 * PIXELS
+
 PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
 
 
@@ -24,7 +28,7 @@ class CIFAR10(OfficialImageData):
     Args:
         data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.
         augment: Crop every training image at random from a black frame of 4 pixels around it, and mirror it with
-            probability ½ (`lnsgd.data.augmentation.CropAndFlip`); validation, testing and measuring see it as it is.
+            probability ½ (``lnsgd.data.augmentation``); validation, testing and measuring see it as it is.
         options: See `ImageData`.
     """
 
@@ -54,9 +58,14 @@ class CIFAR10(OfficialImageData):
     def download(self, folder: Path) -> Path:
         """Downloads and unpacks the Python version."""
         from torchvision.datasets import CIFAR10 as SOURCE
-        from torchvision.datasets.utils import download_and_extract_archive
+        from torchvision.datasets.utils import download_url
 
-        download_and_extract_archive(SOURCE.url, str(folder), filename=SOURCE.filename, md5=SOURCE.tgz_md5)
+        download_url(SOURCE.url, folder, SOURCE.filename, SOURCE.tgz_md5)
+        try:
+            with tarfile.open(folder / SOURCE.filename) as archive:
+                archive.extractall(folder, filter="data")  # nothing outside of the folder, no links that lead there
+        except tarfile.TarError as error:
+            raise OSError(f"{SOURCE.filename} cannot be unpacked: {error}") from error
         return folder / SOURCE.base_folder
 
     def load(self, train: bool) -> LabelledTensors:
@@ -91,10 +100,7 @@ def read_binary(path: Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: the file is of another size.
     """
-    content = np.fromfile(path, np.uint8)
-    if len(content) != examples * (1 + PIXELS):
-        raise damaged(path, f"{len(content)} bytes, {examples * (1 + PIXELS)} expected")
-    rows = content.reshape(examples, 1 + PIXELS)
+    rows = read_bytes(path, examples * (1 + PIXELS)).reshape(examples, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0]
 
 
@@ -112,7 +118,7 @@ def read_python(path: Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the file is no such pickle, is cut short, or asks for code to be run.
     """
     try:
-        content = read_pickled(path)
+        content = read_pickled(path, most=examples * _MOST_BYTES_OF_EXAMPLE)
         images, labels = content[b"data"], content[b"labels"]
         if not isinstance(images, PickledArray) or {type(label) for label in labels} != {int}:
             raise ValueError("data is no array, or labels are no integers")

@@ -17,14 +17,14 @@ from lnsgd.data.tensors import LabelledTensors, corrupt_labels, draw_subset, kee
 class ImageData(TensorData):
     """Base of the image DataModules: uint8 images on the training device.
 
-    Subclasses say how the raw data is obtained, `prepare_data` and `load`, and may augment it, `augmentation`.
+    Subclasses say how the raw data is obtained, ``prepare_data`` and ``load``, and may augment it, ``augmentation``.
 
     Args:
         batch_size: Examples of a training batch over all processes; ``null`` for the whole training set.
         eval_batch_size: The same for validation, testing and measuring.
         replacement: Draw training examples with replacement, as the papers' theory assumes; an epoch
             is then n draws. By default every epoch is a permutation.
-        standardize: Subtract `mean` and divide by `std` of the official training set, of each channel. By default
+        standardize: Subtract ``mean`` and divide by ``std`` of the official training set, of each channel. By default
             pixels are in [0, 1].
         center: In place of that, subtract from every pixel its mean over the official training set, `mean_image`.
         classes: Keep only these classes, relabelled 0, 1, … in this order; a list in place of a class makes one of

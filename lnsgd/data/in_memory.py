@@ -15,7 +15,11 @@ class InMemory(TensorData):
         val: The same for validation; the training set where it is ``None``.
         test: The same for testing; the validation set where it is ``None``.
         num_classes: C, for class labels; by default the largest label plus one, at least two.
-        options: See `TensorData`; ``batch_size`` is the whole training set by default.
+        batch_size: Examples of a training batch over all processes; ``None`` for the whole training set.
+        eval_batch_size: The same for validation, testing and measuring.
+        replacement: Draw training examples with replacement; by default every epoch is a permutation.
+        subset: Train on this many examples, a fixed keyed subset; by default on all.
+        seed: Key of the order and of the subset.
 
     Raises:
         ValueError: inputs and labels of different number; on setup, a subset larger than the training set.

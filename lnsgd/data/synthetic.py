@@ -18,8 +18,8 @@ class SyntheticData(TensorData):
     Args:
         train_size: Number of training examples.
         test_size: Number of validation examples, and of test examples.
-        label_std: Standard deviation of what is added once to the training labels and kept, see
-            `lnsgd.data.tensors.perturb_labels`: a property of the data; `lnsgd.label_noise` is drawn at every step.
+        label_std: Standard deviation of what is added once to the training labels and kept: a
+            property of the data; `lnsgd.label_noise` is drawn at every step.
         options: See `TensorData`; batches are of one by default.
 
     Raises:

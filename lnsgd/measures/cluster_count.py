@@ -41,6 +41,10 @@ def clusters(points: Tensor, tolerance: float) -> Tensor:
 def cluster_count(points: Tensor, tolerance: float) -> float:
     """Number of `clusters`; NaN where a point is not finite, as in a network that is about to diverge.
 
+    Args:
+        points: (n, k), at least one.
+        tolerance: Largest Euclidean distance of a step, ≥ 0, in the points' units.
+
     Example:
         >>> cluster_count(torch.tensor([[0.0], [5.0], [0.1], [0.2]]), tolerance=0.15)
         2.0

@@ -10,7 +10,12 @@ from lnsgd.measures.curvature.problem import trainable
 
 @dataclass(frozen=True)
 class Distance:
-    """‖θ − θ₀‖₂ over all tensors together and for each alone."""
+    """‖θ − θ₀‖₂ over all tensors together and for each alone.
+
+    Attributes:
+        total: Of all trainable parameters as one vector.
+        per_tensor: By name of the parameter; their squares sum to that of the total.
+    """
 
     total: float
     per_tensor: dict[str, float]
@@ -18,6 +23,9 @@ class Distance:
 
 def trainable_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Parameters that need a gradient, by name, detached; they share memory with the model.
+
+    Args:
+        model: Any module.
 
     Raises:
         ValueError: the model has none.

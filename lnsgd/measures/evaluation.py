@@ -14,6 +14,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
     Eval mode leaves buffers (BatchNorm's running statistics) as they are. Gradients that a measure
     takes with ``torch.autograd.grad`` leave ``.grad`` as it is.
+
+    Args:
+        model: Any module.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:

@@ -66,5 +66,5 @@ class Firings(Metric):
         self.examples += members.sum(0).long()
 
     def compute(self) -> Tensor:
-        """`fired`."""
+        """How often each unit fired for each class so far: ``fired``, (C, …)."""
         return self.fired

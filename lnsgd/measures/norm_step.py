@@ -79,7 +79,7 @@ def norm_step(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs
 
     If all trained and frozen parameters are the weights of a chain of linear maps with 1-Lipschitz activations
     φ(0) = 0 between them, ‖∇_W L‖ ≤ Σ_i ‖∂L/∂o_i‖·‖x_i‖·Π_{V≠W}‖V‖, V the other weights. That bound gives
-    `TensorStep.guaranteed`, which means nothing for other networks.
+    ``guaranteed``, which means nothing for other networks.
 
     Args:
         model: Any module; measured in eval mode, and it stays as it is.

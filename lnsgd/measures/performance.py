@@ -12,7 +12,12 @@ from lnsgd.measures.evaluation import evaluation_mode, outputs_of, per_example
 
 @dataclass(frozen=True)
 class Performance:
-    """Mean loss and, for class labels, the fraction of misclassified examples (NaN for real targets)."""
+    """Mean loss and, for class labels, the fraction of misclassified examples (NaN for real targets).
+
+    Attributes:
+        loss: Mean over the examples.
+        error: Fraction of examples that are misclassified, 0 to 1; NaN for real targets.
+    """
 
     loss: float
     error: float

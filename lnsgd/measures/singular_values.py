@@ -18,6 +18,9 @@ def singular_values(matrix: Tensor) -> Tensor:
 
     They are NaN where an entry is not finite, as in a network that is about to diverge.
 
+    Args:
+        matrix: (a, b), of any type of floating-point numbers.
+
     Raises:
         ValueError: not a matrix.
 

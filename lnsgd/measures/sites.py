@@ -40,7 +40,7 @@ def activation_sites(model: nn.Module, patterns: Sequence[str] | None = None) ->
         model: Any module. One wrapped by ``torch.compile`` must be unwrapped first: compiled code
             ignores hooks that are added later.
         patterns: Shell-style patterns of module names (``activations.*``, ``layer3.*.relu``); modules
-            of any type may match. By default all modules of an `ACTIVATION_TYPES` type.
+            of any type may match. By default all modules of an activation type of torch's (``ACTIVATION_TYPES``).
 
     Raises:
         ValueError: nothing matches, or one of the patterns does not; the message lists the modules.
@@ -88,6 +88,10 @@ def observe(sites: Mapping[str, nn.Module], observer: Callable[[str, Tensor], No
     """Calls ``observer(name, preactivations)`` at each forward pass through a site.
 
     The tensor may be overwritten by an in-place activation right after the call: use it at once.
+
+    Args:
+        sites: Activation modules by name, as from `activation_sites`.
+        observer: Gets the name of a site and what goes into it, (B, …), detached.
     """
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

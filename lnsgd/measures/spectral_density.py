@@ -27,7 +27,7 @@ class SpectralDensity:
     Attributes:
         nodes: (K, M), float64 on the CPU. The outermost are close to the outermost eigenvalues.
         weights: (K, M), those of a probe sum to one. Zero where a probe needs fewer nodes than M.
-        parameters: P.
+        parameters: P, their number.
         samples: Number of examples.
     """
 

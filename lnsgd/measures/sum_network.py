@@ -158,7 +158,13 @@ def _manifold_trace(problem: SumNetwork, weights: Tensor) -> float:
 
 
 def sum_network(net: MLP, inputs: Tensor, targets: Tensor) -> tuple[Tensor, SumNetwork]:
-    """A network's weights (1, m, d) and its problem, in float64; see `sharpness` for arguments and errors."""
+    """A network's weights (1, m, d) and its problem, in float64; see `sharpness` for arguments and errors.
+
+    Args:
+        net: The network.
+        inputs: (n, d), all dimensions but the first are flattened.
+        targets: (n, 1).
+    """
     parameters = dict(net.named_parameters())
     plain = set(parameters) == {"layers.0.weight", "layers.1.weight"} and net.widths[-1] == 1
     activation = net.activations[0] if len(net.activations) else None

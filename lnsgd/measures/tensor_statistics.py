@@ -8,7 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Frobenius norm of a tensor, and mean and largest of its entries."""
+    """Frobenius norm of a tensor, and mean and largest of its entries.
+
+    Attributes:
+        norm: √Σθ².
+        mean: Of the entries.
+        largest: The maximum of the entries, with its sign.
+    """
 
     norm: float
     mean: float

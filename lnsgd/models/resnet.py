@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
 class CIFARResNet(nn.Module):
     """Base of the ResNets for CIFAR (He et al. 2016, "Deep Residual Learning for Image Recognition", §4.2).
 
-    A 3 × 3 convolution, three stages ``layer1``, ``layer2``, ``layer3`` of `blocks` `BasicBlock`s each, the mean
+    A 3 × 3 convolution, three stages ``layer1``, ``layer2``, ``layer3`` of ``blocks`` residual blocks each, the mean
     over all pixels, and a linear layer ``linear``: 6 · blocks + 2 layers. The stages have ``width``, 2 · ``width``
     and 4 · ``width`` channels, the second and the third halve height and width.
 

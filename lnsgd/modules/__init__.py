@@ -2,7 +2,7 @@
 
 from lnsgd.modules.classifier import Classifier
 from lnsgd.modules.regressor import Regressor
-from lnsgd.modules.replicated import ReplicatedModule
+from lnsgd.modules.replicated import ReplicatedModule, Subject
 from lnsgd.modules.supervised import SupervisedModule
 
-__all__ = ["Classifier", "Regressor", "ReplicatedModule", "SupervisedModule"]
+__all__ = ["Classifier", "Regressor", "ReplicatedModule", "Subject", "SupervisedModule"]

@@ -73,7 +73,7 @@ class ReplicatedModule(LightningModule):
         frozen: Which replicas take no further step.
 
     Args:
-        cell: The module that is replicated. Its optimizer must be SGD, its schedule `StepLR` or `MultiStepLR`.
+        cell: The module that is replicated. Its optimizer must be SGD, its schedule ``StepLR`` or ``MultiStepLR``.
         replicas: In what the replicas differ.
         engine: See `lnsgd.replicas.ReplicaGrid`.
         steps_per_call: The same.

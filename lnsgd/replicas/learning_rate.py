@@ -11,6 +11,9 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, StepLR
 def check_plain_sgd(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Settings of an SGD optimizer, ``lr`` and ``momentum`` among them.
 
+    Args:
+        optimizer: That of the module that is replicated.
+
     Raises:
         ValueError: anything but SGD, with or without momentum, the same for all parameters.
     """
@@ -32,7 +35,7 @@ class LearningRate:
 
     Args:
         scheduler: ``None`` for a constant rate, `torch.optim.lr_scheduler.StepLR` (with γ = ½ it is
-            halved every ``step_size``) or `MultiStepLR`.
+            halved every ``step_size``) or ``MultiStepLR``.
 
     Raises:
         ValueError: another scheduler.

@@ -79,6 +79,9 @@ def groups(replicas: Sequence[Replica]) -> dict[str, list[int]]:
 
     A name says only what differs between groups; a single group's is empty.
 
+    Args:
+        replicas: In the order of their indices.
+
     Example:
         >>> groups([Replica(0, noise=0.0), Replica(1, noise=0.0), Replica(0, noise=0.2)])
         {'noise=0.0': [0, 1], 'noise=0.2': [2]}
