@@ -13,7 +13,7 @@ import lnsgd.losses
 import lnsgd.models
 import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
 from lnsgd import __version__, rng
-from lnsgd.messages import one_line
+from lnsgd.messages import one_line, out_of_memory
 from lnsgd.replicas import Replica, ReplicaGrid
 from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.class_paths import check_class_paths
@@ -71,8 +71,10 @@ def read_config(run: RunFolder, trusted: Collection[str] = ()) -> Configured:
         with warnings.catch_warnings(), rng.forked(seed, "init"):
             warnings.simplefilter("ignore")
             built = parser.instantiate(parser.parse_object(wanted))
-    except (ArgumentError, TypeError, RuntimeError, MemoryError) as error:  # the last two of absurd sizes
-        raise ValueError(f"{run.config}: {one_line(error)}; {_remedy(run)}") from error
+    except (ArgumentError, TypeError, RuntimeError, MemoryError) as error:
+        # The machine is not at fault where somebody's config asks for more than it has.
+        cause = "its network is larger than the memory" if out_of_memory(error) else one_line(error)
+        raise ValueError(f"{run.config}: {cause}; {_remedy(run)}") from error
     grid: ReplicaGrid | None = built.replicas
     precision = _trainer(content).get("precision")
     return Configured(built.model, built.data, grid.replicas(seed) if grid else [], precision or "32-true")

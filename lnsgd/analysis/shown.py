@@ -1,9 +1,9 @@
 """Numbers of an analysis on the terminal."""
 
-import math
-
 import pandas as pd
 from rich.table import Column, Table
+
+from lnsgd.numbers import plus_minus
 
 # More checkpoints are not shown beside each other: the first, and the last of them.
 _COLUMNS = 3
@@ -38,8 +38,8 @@ def shown_differences(table: pd.DataFrame, names: tuple[str, str]) -> Table:
     """
     drawn = Table(_name(), "split", _layer(), f"A: {names[0]}", f"B: {names[1]}", "B − A")
     for row in _headlines(table).to_dict("records"):
-        a, b = with_error(row["a"], row["stderr_a"]), with_error(row["b"], row["stderr_b"])
-        drawn.add_row(row["measure"], row["split"], row["layer"], a, b, with_error(row["difference"], row["stderr"]))
+        a, b = plus_minus(row["a"], row["stderr_a"]), plus_minus(row["b"], row["stderr_b"])
+        drawn.add_row(row["measure"], row["split"], row["layer"], a, b, plus_minus(row["difference"], row["stderr"]))
     return drawn
 
 
@@ -47,7 +47,7 @@ def shown_similarity(table: pd.DataFrame) -> Table:
     """A row for each number that says how alike two networks are: mean over pairs ± their standard deviation."""
     drawn = Table(_name(), "split", _layer(), "value")
     for (measure, split, layer), rows in table.groupby(["measure", "split", "layer"], sort=False):
-        drawn.add_row(str(measure), str(split), str(layer), with_error(rows.value.mean(), rows.value.std(ddof=1)))
+        drawn.add_row(str(measure), str(split), str(layer), plus_minus(rows.value.mean(), rows.value.std(ddof=1)))
     return drawn
 
 
@@ -76,17 +76,5 @@ def _cell(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "–"
     if len(rows) > 1:
-        return f"{with_error(rows.value.mean(), rows.value.std(ddof=1))} (n = {len(rows)})"
-    return with_error(rows.value.iloc[0], rows.stderr.iloc[0])
-
-
-def with_error(value: float, error: float) -> str:
-    """``1.23 ± 0.04``; without the error where there is none.
-
-    Example:
-        >>> with_error(1.23456789, 0.0421)
-        '1.2346 ± 0.042'
-        >>> with_error(0.5, float("nan"))
-        '0.5'
-    """
-    return f"{value:.5g}" if math.isnan(error) else f"{value:.5g} ± {error:.2g}"
+        return f"{plus_minus(rows.value.mean(), rows.value.std(ddof=1))} (n = {len(rows)})"
+    return plus_minus(rows.value.iloc[0], rows.stderr.iloc[0])

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lnsgd.report.numbers import duration, moment, number
+from lnsgd.numbers import duration, moment, number
 from lnsgd.report.reading import read_object
 
 _ENDED_NUMBERS = ("steps", "epochs", "seconds", "jobs", "jobs_at_once")

@@ -10,9 +10,9 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from lnsgd import __version__
+from lnsgd.numbers import between, moment, number, plus_minus
 from lnsgd.report import plot
 from lnsgd.report.content import Section
-from lnsgd.report.numbers import between, moment, number, plus_minus
 
 # Rows of a table that are shown at a time, at first.
 ROWS = 200

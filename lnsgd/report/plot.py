@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from lnsgd.numbers import number
 from lnsgd.report.content import Line, Plot, Plots, Tick
-from lnsgd.report.numbers import number
 from lnsgd.report.trajectories import Curve, Trajectory
 
 LOG_FROM = 100

@@ -8,9 +8,9 @@ import pandas as pd
 from pyarrow.lib import ArrowException
 
 from lnsgd.messages import counted
+from lnsgd.numbers import duration, number
 from lnsgd.report.content import Plots, Section, Table, Text
 from lnsgd.report.ended import facts, read_ended
-from lnsgd.report.numbers import duration, number
 from lnsgd.report.plot import plots
 from lnsgd.report.reading import read_parquet, read_text
 from lnsgd.report.tables import table_of

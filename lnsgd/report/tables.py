@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from lnsgd.numbers import numbers, plus_minus
 from lnsgd.report.content import Cell, Column, Table
-from lnsgd.report.numbers import numbers, plus_minus
 
 # A page of so many rows, of 20 columns, has about 20 MB.
 MOST_ROWS = 20_000

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from lnsgd.numbers import plus_minus
 from lnsgd.sweep.seeds import measure_names, option_names, over_seeds
 
 # More rows are only written to files.
@@ -61,10 +62,9 @@ def _column(rows: pd.DataFrame, name: str, error: str) -> tuple[str, list[str]]:
 
 
 def _said(value: Any, error: float) -> str:
-    if not isinstance(value, (list, dict)) and pd.isna(value):
-        return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if pd.isna(error) else f"{text} ± {error:.2g}"
+    if isinstance(value, (list, dict, str)):
+        return str(value)
+    return "" if pd.isna(value) else plus_minus(value, error)
 
 
 def _tables(

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 ROOMS = re.findall(r"^ +(lnsgd\.\S+)$", (DOCS / "api" / "index.md").read_text(), re.MULTILINE)
 
 # What the command is made of, and nobody imports.
-OF_THE_COMMAND = {"lnsgd.cli", "lnsgd.messages"}
+OF_THE_COMMAND = {"lnsgd.cli", "lnsgd.messages", "lnsgd.numbers"}
 
 
 def public(room: str) -> dict[str, object]:

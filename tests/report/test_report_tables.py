@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnsgd.report.numbers import between, number, numbers, plus_minus
+from lnsgd.numbers import between, number, numbers, plus_minus
 from lnsgd.report.tables import table_of
 
 

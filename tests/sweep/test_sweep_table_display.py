@@ -69,7 +69,7 @@ def test_what_has_not_run_has_no_numbers(found):
 
 def test_options_and_measures_are_shown_without_the_parts_of_a_total(found):
     text = printed(found)
-    assert "4 ± 3.6" in text
+    assert "4.0 ± 3.6" in text
     assert "weight" not in text
     assert "second" in text  # a site of which there is no total
     assert "seed_everything" not in text
@@ -77,7 +77,7 @@ def test_options_and_measures_are_shown_without_the_parts_of_a_total(found):
 
 def test_each_cell_with_its_standard_error(found):
     text = printed(found, cells=True)
-    assert "900 ± 0.25" in text
+    assert "900.00 ± 0.25" in text
     assert "seed_everything" in text
     assert "over n seeds" not in text
 
@@ -97,7 +97,7 @@ def test_nothing_is_cut_where_the_terminal_is_narrow(found, width):
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     assert "".join(text.split()) != ""
-    for number in ("4 ± 3.6", "0.4 ± 0.36", "0.2 ± 0.18"):
+    for number in ("4.0 ± 3.6", "0.40 ± 0.36", "0.20 ± 0.18"):
         assert number in text
 
 

@@ -1,4 +1,4 @@
-"""Numbers as they are printed on the page."""
+"""Numbers as people read them, on the terminal and on a page."""
 
 import math
 from collections.abc import Sequence
