@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
+import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -63,14 +65,30 @@ class FailAfter(Callback):
 
 
 class Then(Callback):
-    """Does something to the server after a step."""
+    """Does something after a step."""
 
-    def __init__(self, step: int, server: WandbServer, change: str) -> None:
-        self.step, self.server, self.change = step, server, change
+    def __init__(self, step: int, change: Callable[[], object]) -> None:
+        self.step, self.change = step, change
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
-            setattr(self.server, self.change, True)
+            self.change()
+
+
+def kill_wandb() -> None:
+    """Kills W&B's own process, which takes what this one logs."""
+    of_wandb = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and b"wandb-core" in (entry / "cmdline").read_bytes() and _parent(entry) == os.getpid()
+    ]
+    assert of_wandb
+    for process in of_wandb:
+        os.kill(process, signal.SIGKILL)
+
+
+def _parent(process: Path) -> int:
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def only(server: WandbServer) -> SentRun:
@@ -205,11 +223,26 @@ def test_a_server_that_fails_in_the_middle_stops_nothing(
     monkeypatch.setattr(wandb_run, "_FINISH_TIMEOUT", 1)
     (tmp_path / "plain.yaml").write_text(CONFIG)
     options = ["--run_dir", "run", *LOGGER, "--trainer.logger.log_model", "all"]
-    train(["fit", "--config", "plain.yaml", *options], callbacks=[Then(3, server, change)])
+    train(["fit", "--config", "plain.yaml", *options], callbacks=[Then(3, lambda: setattr(server, change, True))])
     assert (tmp_path / "run" / "finished.json").exists()
     assert len([line for line in told if "takes no more tables and checkpoints" in line]) == 1
     (hint,) = [line for line in told if "wandb sync" in line]
     assert list((tmp_path / hint.rpartition("wandb sync ")[2]).glob("run-*.wandb"))
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_wandb_killed_in_the_middle_stops_nothing(
+    server: WandbServer, tmp_path: Path, told: list[str], online: bool
+) -> None:
+    (tmp_path / "plain.yaml").write_text(CONFIG)
+    main(["fit", "--config", "plain.yaml", "--run_dir", "undisturbed"])
+    options = ["--run_dir", "run", *LOGGER, "--trainer.logger.offline", str(not online).lower()]
+    train(["fit", "--config", "plain.yaml", *options], callbacks=[Then(3, kill_wandb)])
+    assert (tmp_path / "run" / "finished.json").exists()
+    assert len([line for line in told if "own process has died" in line]) == 1
+    assert not [line for line in told if "takes no more" in line]
+    assert len([line for line in told if "wandb sync" in line]) == 1
+    assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "undisturbed" / "metrics.csv").read_text()
 
 
 def test_a_revoked_key_is_an_offline_run(server: WandbServer, tmp_path: Path, told: list[str]) -> None:

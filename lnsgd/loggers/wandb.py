@@ -179,4 +179,4 @@ class WandbLogger(LightningWandbLogger):
         if self._sent is not None:
             self._sent.write()
         run, self._experiment = self._experiment, None
-        finish_run(run, incomplete=self._attempts.failed)
+        finish_run(run, self._attempts)

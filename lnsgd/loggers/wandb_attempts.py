@@ -9,17 +9,21 @@ class Attempts:
     """Attempts to send something to a W&B run that is open already.
 
     A server that is gone, or refuses the key from now on, does not disturb numbers: W&B keeps them in the run's folder
-    and goes on trying. Tables and artifacts ask the server at once, and where W&B's own process has died nothing can be
-    handed over. What fails is said once for its kind, and not tried again, for each attempt may take 20 s.
+    and goes on trying. Tables and artifacts ask the server at once: if that fails it is said once for their kind, and not
+    tried again, for each attempt may take 20 s. Where W&B's own process has died nothing can be handed over any more.
+
+    Attributes:
+        process_died: Whether it has.
     """
 
     def __init__(self) -> None:
         self._given_up: set[str] = set()
+        self.process_died = False
 
     @property
     def failed(self) -> bool:
         """Whether anything has failed."""
-        return bool(self._given_up)
+        return self.process_died or bool(self._given_up)
 
     def make(self, kind: str, send: Callable[[], None]) -> None:
         """Sends.
@@ -30,11 +34,16 @@ class Attempts:
         """
         import wandb
 
-        if kind in self._given_up:
+        if self.process_died or kind in self._given_up:
             return
         try:
             send()
-        except (wandb.errors.Error, ConnectionError, TimeoutError) as error:
+        except ConnectionError as error:
+            self.process_died = True
+            rank_zero_info(
+                f"W&B's own process has died ({_one_line(error)}); the local files of this run are complete."
+            )
+        except (wandb.errors.Error, TimeoutError) as error:
             self._given_up.add(kind)
             rank_zero_info(f"W&B takes no more {kind} of this run ({_one_line(error)}); its local files are complete.")
 

@@ -48,7 +48,7 @@ def send_results(results: Results, folder: Path, *, same_run: bool, **options: A
         kept.write_text(f"{run.id}\n")
     attempts = Attempts()
     attempts.make("results", lambda: run.log(_shown(results)))
-    finish_run(run, attempts.failed)
+    finish_run(run, attempts)
 
 
 def _shown(results: Results) -> dict[str, Any]:

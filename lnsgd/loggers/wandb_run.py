@@ -1,10 +1,13 @@
 """A run of Weights & Biases: started online where that can be, else offline; and ended."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.utilities import rank_zero_info
+
+from lnsgd.loggers.wandb_attempts import Attempts
 
 # Seconds until a server is taken for unreachable: at the start, and with what is left to send at the end.
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 10, 30
@@ -64,18 +67,23 @@ def is_offline(run: Any) -> bool:
     return bool(run.settings.mode == "offline" or run.offline)
 
 
-def finish_run(run: Any, incomplete: bool = False) -> None:
+def finish_run(run: Any, attempts: Attempts) -> None:
     """Ends a run, and says how to send what was kept offline, or was not taken by the server in time.
 
     Args:
         run: The run.
-        incomplete: Whether the server is known not to have everything.
+        attempts: All that was sent to it.
     """
-    offline, folder = is_offline(run), Path(run.dir).parent
+    import wandb
+
+    offline, folder, incomplete = is_offline(run), Path(run.dir).parent, attempts.failed
     try:
         run.finish()
     except (TimeoutError, ConnectionError):
         incomplete = True
+    if attempts.process_died:
+        with suppress(ConnectionError):
+            wandb.teardown()  # else it complains when this process ends, at length
     if incomplete and not offline:
         rank_zero_info(f"W&B has not got all of this run. Send it with: wandb sync {folder}")
     if offline:
