@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom. A room is a module or a folder of ``lnsgd``; rooms of one line do not import each other,
 # but a folder's files may import one another. ``lnsgd`` stands for the package's own ``__init__``.
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("lnsgd", "messages", "schedules", "stop_signals"),
+    ("lnsgd", "messages", "run_errors", "numbers", "schedules", "stop_signals", "untrusted"),
     ("rng",),
     ("label_noise",),
     ("streams",),
@@ -23,7 +23,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("replicas",),
     ("data",),
     ("run_folder",),
-    ("loggers", "checkpoints", "run_choice"),
+    ("loggers", "checkpoints", "processes", "run_choice"),
     ("modules",),
     ("callbacks",),
     ("training",),  # runs one config: what sweeps and figures are made of

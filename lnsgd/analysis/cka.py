@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -99,7 +99,9 @@ class FeatureMoments:
 
 
 def _ratio(cross: float, first: float, second: float) -> float:
-    return cross / sqrt(first * second) if first > 0 and second > 0 else nan
+    # Of the product of squares the root may overflow where the roots do not.
+    ratio = cross / (sqrt(first) * sqrt(second)) if first > 0 and second > 0 else nan
+    return ratio if isfinite(first) and isfinite(second) else nan
 
 
 def linear_cka(pairs: Iterable[tuple[Tensor, Tensor]]) -> CKA:

@@ -85,7 +85,7 @@ def _normalizes(model: nn.Module) -> bool:
 def barrier(values: Sequence[float]) -> float:
     """Largest height above the straight line between the ends: max_t v(t) − (1 − t)·v(0) − t·v(1).
 
-    Entezari et al. (2022), Definition 2.1. At least 0, its value at the ends; NaN where a value is.
+    Entezari et al. (2022), Definition 2.1. At least 0, its value at the ends; NaN where a value is not finite.
 
     Args:
         values: At evenly spaced points, both ends included.
@@ -97,4 +97,4 @@ def barrier(values: Sequence[float]) -> float:
     heights = torch.tensor(values, dtype=torch.float64)
     line = torch.lerp(heights[0], heights[-1], torch.linspace(0, 1, len(values), dtype=torch.float64))
     above = heights - line
-    return float("nan") if above.isnan().any() else max(0.0, above.max().item())
+    return max(0.0, above.max().item()) if heights.isfinite().all() else float("nan")

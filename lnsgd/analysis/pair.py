@@ -1,9 +1,11 @@
 """Two networks on the same data: everything that is known of them, each number computed once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 from pytorch_lightning import Trainer
+from torch import Tensor
 
 from lnsgd.analysis.arms import Arm
 from lnsgd.analysis.bench import other_weights
@@ -84,7 +86,7 @@ class Pair:
             a, b = (self._firings(looking, subject, split) for subject in self._subjects)
             sets = {"ever_active_jaccard": ever_active, "often_active_jaccard": often_active}
             return [
-                Measurement(name, split, layer, jaccard(active(a[layer]), active(b[layer])))
+                Measurement(name, split, layer, _overlap(active, a[layer], b[layer]))
                 for layer in a
                 for name, active in sets.items()
             ]
@@ -146,3 +148,8 @@ class Pair:
             {"seed": self._seed, "split": row.split, "measure": row.measure, "layer": row.layer, "value": row.value}
             for row in found
         ]
+
+
+def _overlap(active: Callable[[Firings], Tensor], first: Firings, second: Firings) -> float:
+    """`jaccard` of the units that are active in two networks; NaN where a pre-activation was not finite."""
+    return nan if first.nonfinite or second.nonfinite else jaccard(active(first), active(second))

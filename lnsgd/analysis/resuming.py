@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning import Trainer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lnsgd import __version__
@@ -16,12 +15,11 @@ from lnsgd.analysis.described import described
 from lnsgd.analysis.journal import Journal
 from lnsgd.analysis.measuring import Measure, Taken, first_batches, give_init, take
 from lnsgd.analysis.source import Checkpoint, Source
-from lnsgd.analysis.weights import content_hash
 from lnsgd.callbacks import DistanceFromInit, SpectralDensity
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import whole_file
-from lnsgd.untrusted.checkpoint import load_safetensors
+from lnsgd.untrusted.checkpoint import content_hash, load_safetensors, save_safetensors
 
 
 class Found(NamedTuple):
@@ -90,7 +88,7 @@ class Resuming:
         taken = take(measure, self._trainer, subject)
         if drawn and kept is not None:
             with whole_file(kept) as part:
-                save_file(taken.tensors, part)
+                save_safetensors(taken.tensors, part)
         self._journal.put(key, taken.rows)
         return taken
 

@@ -67,14 +67,15 @@ def read_config(run: RunFolder, trusted: Collection[str] = ()) -> Configured:
         check_class_paths(wanted, trusted)
     except UnreadableError as error:
         raise ValueError(f"{run.config} is not read any further: {error}") from error
+    refusal = None
     try:
         with warnings.catch_warnings(), rng.forked(seed, "init"):
             warnings.simplefilter("ignore")
             built = parser.instantiate(parser.parse_object(wanted))
-    except (ArgumentError, TypeError, RuntimeError, MemoryError) as error:
-        # The machine is not at fault where somebody's config asks for more than it has.
-        cause = "its network is larger than the memory" if out_of_memory(error) else one_line(error)
-        raise ValueError(f"{run.config}: {cause}; {_remedy(run)}") from error
+    except (ArgumentError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        refusal = "its network is larger than the memory" if out_of_memory(error) else one_line(error)
+    if refusal is not None:  # outside, since the command takes memory that ran out for the machine's fault
+        raise ValueError(f"{run.config}: {refusal}; {_remedy(run)}")
     grid: ReplicaGrid | None = built.replicas
     precision = _trainer(content).get("precision")
     return Configured(built.model, built.data, grid.replicas(seed) if grid else [], precision or "32-true")

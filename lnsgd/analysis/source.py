@@ -9,11 +9,12 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from lnsgd.analysis.plain import PlainNetwork
-from lnsgd.analysis.weights import Saved, content_hash, fitted, read
+from lnsgd.analysis.weights import Saved, fitted, read
 from lnsgd.callbacks.measure import network, subjects
 from lnsgd.modules import ReplicatedModule
 from lnsgd.modules.replicated import Subject
 from lnsgd.replicas import Replica
+from lnsgd.untrusted.checkpoint import content_hash
 
 # In the files of a replicated run each tensor is stacked, and named with this before.
 _STACK = "stack."

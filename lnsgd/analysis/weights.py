@@ -1,12 +1,10 @@
 """Weights from files: read without running code, and named as a network names them."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from lnsgd.untrusted.checkpoint import load_checkpoint, load_safetensors
@@ -78,17 +76,6 @@ def _state_dict(path: Path, content: Any) -> Saved:
         raise ValueError(f"{path} holds no state dict, by itself or as `state_dict` or `model`; it holds {listed}")
     record = {} if nested is None else {str(name): value for name, value in content.items() if name != nested}
     return Saved(found, record)
-
-
-def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes: the same for the same weights, in whatever file they are."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, model: str) -> Fitted:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnsgd.data.official import OfficialImageData, damaged
+from lnsgd.data.official import OfficialImageData, damaged, read_bytes
 from lnsgd.data.tensors import LabelledTensors
 
 SAMPLE = "mnist_sample.safetensors.gz"
@@ -25,11 +25,10 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: the file is not of this format and shape, or is cut short.
     """
-    content = np.fromfile(path, np.uint8)
     header = np.array([8 * 256 + len(shape), *shape], ">u4").tobytes()
-    expected = len(header) + int(np.prod(shape))
-    if len(content) != expected or content[: len(header)].tobytes() != header:
-        raise damaged(path, f"{len(content)} bytes, {expected} expected")
+    content = read_bytes(path, len(header) + int(np.prod(shape)))
+    if content[: len(header)].tobytes() != header:
+        raise damaged(path, f"its header is not that of {' × '.join(map(str, shape))} bytes")
     return torch.from_numpy(content[len(header) :].reshape(shape))
 
 
@@ -66,7 +65,7 @@ class IdxImageData(OfficialImageData):
         images = read_idx(self.raw / f"{part}-images-idx3-ubyte", (n, 28, 28))
         labels = read_idx(self.raw / f"{part}-labels-idx1-ubyte", (n,)).long()
         if labels.max() >= len(self.class_names):
-            raise ValueError(f"{self.raw / f'{part}-labels-idx1-ubyte'} is damaged: it has a label {labels.max()}")
+            raise damaged(self.raw / f"{part}-labels-idx1-ubyte", f"it has a label {labels.max()}")
         return LabelledTensors(images.unsqueeze(1), labels)
 
 

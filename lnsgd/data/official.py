@@ -7,7 +7,10 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lnsgd.data.image import ImageData
+from lnsgd.untrusted.files import UnreadableError, size_of
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
@@ -23,10 +26,25 @@ def damaged(path: Path, reason: str) -> ValueError:
     )
 
 
+def read_bytes(path: Path, expected: int) -> np.ndarray:
+    """The bytes of a file whose size is known; none are read of one of another size.
+
+    Raises:
+        ValueError: it has another size, or is no ordinary file.
+    """
+    try:
+        size = size_of(path)
+    except UnreadableError as error:
+        raise damaged(path, str(error)) from error
+    if size != expected:
+        raise damaged(path, f"{size:,} bytes, {expected:,} expected")
+    return np.fromfile(path, np.uint8)
+
+
 class OfficialImageData(ImageData):
     """Base of the data sets that are read from the files that their authors published.
 
-    Subclasses say which these are, `layouts`, and how they are read, `load`, and downloaded, `download`.
+    Subclasses say which these are, `layouts`, and how they are read, ``load``, and downloaded, `download`.
 
     Args:
         data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.

@@ -1,11 +1,15 @@
 """Pickled dictionaries of NumPy arrays, read without running anything that a pickle may ask for."""
 
+import io
 import pickle
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lnsgd.untrusted.files import size_of
+from lnsgd.untrusted.pickles import check_pickle
 
 
 class PickledArray:
@@ -52,6 +56,10 @@ _STAND_INS = {
 }
 
 
+# What they may be called by; the others only stand in the arguments.
+_CALLABLE = tuple(f"{module}.{name}" for module, name in _STAND_INS)
+
+
 class _Reader(pickle.Unpickler):
     """Refuses every class and function, and puts stand-ins in the place of NumPy's; nothing else reaches code."""
 
@@ -61,16 +69,23 @@ class _Reader(pickle.Unpickler):
         return _STAND_INS[module, name]
 
 
-def read_pickled(path: Path) -> Any:
+def read_pickled(path: Path, most: int | None = None) -> Any:
     """What was pickled, by Python 2 or 3: built-in types and, in place of arrays, `PickledArray`.
 
     Strings of Python 2 are ``bytes``.
 
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
     Raises:
-        ValueError: the file is no pickle, is cut short, or asks for anything but arrays.
+        ValueError: the file is no pickle, is cut short, asks for anything but arrays, or is larger.
     """
-    with path.open("rb") as file:
-        try:
-            return _Reader(file, encoding="bytes").load()
-        except Exception as error:  # a damaged pickle fails in any way
-            raise ValueError(f"no pickle of arrays ({error})") from error
+    try:
+        size_of(path, most)
+        content = io.BytesIO(path.read_bytes())
+        check_pickle(content, _CALLABLE)
+        content.seek(0)
+        return _Reader(content, encoding="bytes").load()
+    except Exception as error:  # a damaged pickle fails in any way
+        raise ValueError(f"no pickle of arrays ({error})") from error

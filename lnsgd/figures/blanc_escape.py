@@ -29,6 +29,7 @@ from lnsgd.figures.claims import Claim, judge
 from lnsgd.figures.escape_runs import END, EXAMPLES, LOOKS, STD, Start, deviations, instance, steps_to_end
 from lnsgd.figures.figure import COMPUTED, Figure, Runs, Scale
 from lnsgd.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, plain
+from lnsgd.untrusted.tables import read_parquet
 
 LEMMA, THEOREM = "Blanc et al., Lemma 6", "Blanc et al., Theorem 1"
 
@@ -134,14 +135,14 @@ def _parameters(start: Start, mean: Mean) -> list[dict[str, Any]]:
 
 def _means(runs: Runs, start: str, lr: float | None = None) -> pd.DataFrame:
     """Rows of a start at the end, of one η or of all but the extrapolated one; a row per seed and η."""
-    table = pd.read_parquet(runs[COMPUTED].measures)
+    table = read_parquet(runs[COMPUTED].measures)
     rows = table[(table["kind"] == "mean") & (table["start"] == start) & (table["s"] == table["s"].max())]
     return rows[rows["lr"] == lr] if lr is not None else rows[rows["lr"] != EXTRAPOLATED]
 
 
 def steep_squares(runs: Runs) -> pd.DataFrame:
     """E‖P_N(θ − θ*)‖² over η·Var(z)·n, the mean over all looks, from θ*: a row per seed, a column per η."""
-    table = pd.read_parquet(runs[COMPUTED].measures)
+    table = read_parquet(runs[COMPUTED].measures)
     rows = table[(table["kind"] == "mean") & (table["start"] == GENERIC) & (table["lr"] != EXTRAPOLATED)]
     squares = rows.pivot_table(index="seed", columns="lr", values="steep", aggfunc="mean")
     return squares / (squares.columns.to_numpy() * STD**2 * EXAMPLES)
@@ -271,7 +272,7 @@ def _draw(runs: Runs) -> Picture:
 
 def _draw_time(axis: Axes, runs: Runs) -> None:
     """The first seed."""
-    table = pd.read_parquet(runs[COMPUTED].measures)
+    table = read_parquet(runs[COMPUTED].measures)
     table = table[(table["kind"] == "mean") & (table["seed"] == table["seed"].min())]
     for name, marker in ((GENERIC, "o"), (STATIONARY, "s")):
         for number, (lr, color) in enumerate(COLORS.items()):
@@ -291,7 +292,7 @@ def _draw_time(axis: Axes, runs: Runs) -> None:
 
 
 def _draw_parameters(axis: Axes, runs: Runs) -> None:
-    table = pd.read_parquet(runs[COMPUTED].measures)
+    table = read_parquet(runs[COMPUTED].measures)
     table = table[(table["kind"] == "parameter") & (table["lr"] == min(RUNS))]
     for name, color, marker in ((GENERIC, BLUE, "o"), (STATIONARY, ORANGE, "s")):
         rows = table[table["start"] == name]

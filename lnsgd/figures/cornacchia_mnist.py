@@ -12,7 +12,6 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lnsgd.figures.claims import Claim, judge
@@ -21,6 +20,7 @@ from lnsgd.figures.results import epochs, measured
 from lnsgd.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, draw_band, mark_paper, plain
 from lnsgd.measures.class_association import associated_class, draw_histogram
 from lnsgd.run_folder import RunFolder
+from lnsgd.untrusted.checkpoint import load_safetensors
 
 CLEAN, NOISY, SMOOTH = "p = 0", "p = 0.1", "smoothing 0.1"
 SOFTMAX_CLEAN, SOFTMAX_NOISY = "softmax, p = 0", "softmax, p = 0.1"
@@ -207,7 +207,7 @@ def _draw_curve(axis: Axes, run: RunFolder, measure: str, split: str, first: int
 
 def _firings(run: RunFolder) -> Tensor:
     """How often each neuron of the first seed's network fired for each digit, (10, units)."""
-    return load_file(run.firings)["replica0/net.activations.0"]
+    return load_safetensors(run.firings)["replica0/net.activations.0"]
 
 
 def _alive(firings: Iterable[Tensor]) -> list[int]:

@@ -26,6 +26,7 @@ from lnsgd.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, draw_band, pl
 from lnsgd.losses import HingeLoss, LogisticLoss
 from lnsgd.measures import change_of_square, norm_step
 from lnsgd.models import MLP, HeNormal, TorchDefault, Uniform, XavierNormal
+from lnsgd.untrusted.tables import read_parquet
 
 THEOREM = "Cornacchia et al., Theorem 1"
 
@@ -93,7 +94,7 @@ def _layers(net: MLP, x: torch.Tensor, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _rows(runs: Runs, kind: str = RELU, sample: str = MISCLASSIFIED) -> pd.DataFrame:
-    table = pd.read_parquet(runs[COMPUTED].measures)
+    table = read_parquet(runs[COMPUTED].measures)
     return table[(table["kind"] == kind) & (table["sample"] == sample)]
 
 

@@ -1,15 +1,15 @@
 """Reads what the runs of an arm left on disk."""
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-import yaml
-from safetensors.torch import load_file
 
+from lnsgd.checkpoints import load_run_checkpoint
 from lnsgd.run_folder import RunFolder
+from lnsgd.untrusted.checkpoint import load_safetensors
+from lnsgd.untrusted.tables import naming, read_parquet, read_record
+from lnsgd.untrusted.texts import load_yaml
 
 
 class Curves(NamedTuple):
@@ -72,7 +72,7 @@ def last_by_layer(run: RunFolder, measure: str, split: str = "") -> pd.DataFrame
 
 
 def _rows(run: RunFolder, measure: str, split: str) -> pd.DataFrame:
-    table = pd.read_parquet(run.measures)
+    table = read_parquet(run.measures)
     rows = table[(table["measure"] == measure) & (table["split"] == split)]
     if rows.empty:
         raise ValueError(f"{run.measures} has no {measure} on split {split!r}")
@@ -81,12 +81,14 @@ def _rows(run: RunFolder, measure: str, split: str) -> pd.DataFrame:
 
 def replicas(run: RunFolder) -> pd.DataFrame:
     """Settings and ends of the replicas of a run, a row each; its columns are those of ``replicas.csv``."""
-    return pd.read_csv(run.replicas, index_col="replica")
+    with naming(run.replicas):
+        return pd.read_csv(run.replicas, index_col="replica")
 
 
 def config(run: RunFolder) -> dict[str, Any]:
     """The resolved config of a run, as nested dictionaries."""
-    return dict(yaml.safe_load(run.config.read_text()))
+    with naming(run.config):
+        return dict(load_yaml(run.config))
 
 
 def by_setting(run: RunFolder, setting: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,10 +117,7 @@ def weights(run: RunFolder, name: str, initial: bool = False) -> np.ndarray:
     Raises:
         ValueError: the network has no such tensor.
     """
-    if initial:
-        tensors = load_file(run.init)
-    else:
-        tensors = torch.load(run.last_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    tensors = load_safetensors(run.init) if initial else load_run_checkpoint(run.last_checkpoint)["state_dict"]
     stacked = f"stack.net.{name}"
     if stacked not in tensors:
         named = ", ".join(key.removeprefix("stack.net.") for key in tensors)
@@ -128,10 +127,10 @@ def weights(run: RunFolder, name: str, initial: bool = False) -> np.ndarray:
 
 def epochs(run: RunFolder, steps: np.ndarray) -> np.ndarray:
     """Numbers of steps in epochs of a finished run that was limited by epochs."""
-    ended = json.loads(run.finished.read_text())
+    ended = read_record(run.finished, {"steps": int, "epochs": (int, float)})
     return steps * ended["epochs"] / ended["steps"]
 
 
 def seconds(run: RunFolder) -> float:
     """How long a run was trained, measuring included."""
-    return float(json.loads(run.finished.read_text())["seconds"])
+    return float(read_record(run.finished, {"seconds": (int, float)})["seconds"])

@@ -1,6 +1,5 @@
 """A figure's claims on one page, to be kept."""
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +9,7 @@ from lnsgd.figures.claims import Claim
 from lnsgd.figures.figure import Figure, Runs
 from lnsgd.figures.results import seconds
 from lnsgd.run_folder import whole_file
+from lnsgd.untrusted.tables import read_record
 
 
 def write_summary(figure: Figure, scale: str, seeds: int, runs: Runs, claims: Sequence[Claim], path: Path) -> None:
@@ -40,7 +40,7 @@ def _row(claim: Claim) -> str:
 
 
 def _cost(runs: Runs) -> str:
-    ended = [json.loads(run.finished.read_text()) for run in runs.values()]
+    ended = [read_record(run.finished, {}) for run in runs.values()]
     took = f"{sum(seconds(run) for run in runs.values()):.0f} s"
     versions = f"lnsgd {__version__}, torch {ended[0]['versions']['torch']}"
     if "jobs" in ended[0]:  # sweeps

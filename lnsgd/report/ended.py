@@ -56,9 +56,17 @@ def facts(ended: Mapping[str, Any], file: Path) -> list[tuple[str, str]]:
         "time": duration(ended["seconds"]) if "seconds" in ended else "",
         "device": str(ended.get("device", "")),
         "threads": str(ended.get("threads", "")),
-        "processes": str(ended.get("processes", "")),
+        "processes": _processes(ended),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "ended": moment(when) if when else "",
         "written": "" if when else moment(datetime.fromtimestamp(file.stat().st_mtime)),
     }
     return [(name, text) for name, text in said.items() if text]
+
+
+def _processes(ended: Mapping[str, Any]) -> str:
+    """Their number; of a run that went on with others, all of them in order."""
+    history = ended.get("process_history")
+    if not isinstance(history, list) or not all(isinstance(part, Mapping) for part in history):
+        return str(ended.get("processes", ""))
+    return ", ".join(f"{part.get('processes')} from step {part.get('from_step')}" for part in history)

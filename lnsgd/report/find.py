@@ -59,8 +59,19 @@ def read_folders(folders: Sequence[Path]) -> list[Section]:
         for path, kind in found:
             if path.resolve() not in seen:
                 seen.add(path.resolve())
-                sections.append(kind.read(path))
+                sections.append(_section(kind, path))
     return sections
+
+
+def _section(kind: Kind, path: Path) -> Section:
+    """A folder's section; whatever its files say that they never should, the error names the folder."""
+    try:
+        return kind.read(path)
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        cause = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"{path} cannot be shown ({cause}); leave this folder out") from error
 
 
 def _search(folder: Path, above: set[Path]) -> Iterator[tuple[Path, Kind]]:

@@ -42,15 +42,8 @@ class Attempts:
 
 
 def step_reached(run: RunFolder) -> int:
-    """The step of a run's newest checkpoint; 0 where it has none, or one that cannot be read, which gets it nowhere."""
-    # Here, because they take seconds to import, which a table does not need.
-    import torch
+    """The step of a run's newest checkpoint that is whole; 0 where it has none, which gets it nowhere."""
+    # Here, because it takes seconds to import, which a table does not need.
+    from lnsgd.run_choice import find_newest
 
-    from lnsgd.run_choice import newest_checkpoint
-
-    if (newest := newest_checkpoint(run)) is None:
-        return 0
-    try:
-        return int(torch.load(newest, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception:  # whatever reading a damaged file raises; the attempt itself says so in one line
-        return 0
+    return find_newest(run).step

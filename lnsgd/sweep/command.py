@@ -52,6 +52,7 @@ def _sweep(options: Namespace) -> int:
         console.print(failed_cells(table))
     console.print(f"Table: lnsgd table {out}", highlight=False, soft_wrap=True)
     if not ended:
+        print("lnsgd: interrupted; the same command goes on from there", file=sys.stderr)
         return os.EX_TEMPFAIL
     return int(table.status.isin(UNFINISHED).any())
 

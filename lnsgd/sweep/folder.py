@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep.attempts import Attempts, step_reached
+from lnsgd.untrusted.tables import naming, read_record
 
 # What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -140,8 +141,10 @@ class SweepFolder:
 
     def read_job(self, job: str) -> JobSpec:
         """A job that is kept."""
-        given = json.loads(self.job(job).read_text())
-        return JobSpec(**{**given, "cells": [(name, options) for name, options in given["cells"]]})
+        path = self.job(job)
+        given = read_record(path, {"cells": list})
+        with naming(path):
+            return JobSpec(**{**given, "cells": [(name, options) for name, options in given["cells"]]})
 
     def planned_jobs(self) -> list[str]:
         """Names of all jobs that are kept."""
@@ -156,7 +159,10 @@ class SweepFolder:
     def read_attempts(self, job: str) -> Attempts:
         """The attempts at a job so far."""
         path = self.attempts(job)
-        return Attempts(**json.loads(path.read_text())) if path.exists() else Attempts()
+        if not path.exists():
+            return Attempts()
+        given = read_record(path, {"starts": list, "errors": list})
+        return Attempts(given["starts"], given["errors"])
 
     def count_attempt(self, job: str) -> Attempts:
         """Counts one more attempt, from where the job's run stands."""

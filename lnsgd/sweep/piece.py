@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,16 @@ import pandas as pd
 from lnsgd import __version__
 from lnsgd.callbacks.measurements import Measurement, scalars
 from lnsgd.callbacks.stopping_rule import LIMIT
+from lnsgd.run_errors import DivergedError
 from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep.attempts import Attempts
 from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.table import COLUMNS
+from lnsgd.untrusted.files import UnreadableError
+from lnsgd.untrusted.tables import naming, read_parquet, read_record
 
 _LOSS = "train/loss"
+_ENDED = {"steps": int, "epochs": (int, float), "seconds": (int, float), "device": str, "versions": dict}
 _FIELDS = ("step", "epoch", "split", "measure", "layer", "value", "stderr")
 
 
@@ -26,7 +31,7 @@ def write_piece(sweep: SweepFolder, spec: JobSpec, attempts: Attempts) -> None:
     no final measures. A replica's seconds are those of its job by the number of replicas.
     """
     run = sweep.run(spec.name)
-    ended = json.loads(run.finished.read_text())
+    ended = read_record(run.finished, _ENDED)
     measured = _measured(run)
     replicas = _replicas(run, len(spec.cells)) if spec.replicated else [_only(run, ended)]
     rows = []
@@ -59,6 +64,23 @@ def write_failed(sweep: SweepFolder, spec: JobSpec, attempts: Attempts) -> None:
     _write(pd.DataFrame(rows).astype(COLUMNS), sweep, spec, "piece")
 
 
+def write_diverged(sweep: SweepFolder, spec: JobSpec, attempts: Attempts, error: DivergedError) -> None:
+    """Writes that an ordinary run, of one cell, has diverged: it ended there, and another attempt would too."""
+    row = {**dict.fromkeys(COLUMNS), "status": "diverged", "reason": f"diverged at step {error.step}: {error}"}
+    row |= {
+        "steps": error.step,
+        "lnsgd": __version__,
+        "torch": version("torch"),
+        "attempts": attempts.begun,
+        "job": spec.name,
+    }
+    cell, options = spec.cells[0]
+    table = _measured(sweep.run(spec.name)).assign(cell=cell)
+    _write(table[["cell", *_FIELDS]], sweep, spec, "trajectories")
+    rows = [{"cell": cell, "options": json.dumps(options, ensure_ascii=False), **row}]
+    _write(pd.DataFrame(rows).astype(COLUMNS), sweep, spec, "piece")
+
+
 def _write(table: pd.DataFrame, sweep: SweepFolder, spec: JobSpec, kind: str) -> None:
     with whole_file(getattr(sweep, kind)(spec.name)) as part:
         table.to_parquet(part, index=False)
@@ -67,7 +89,7 @@ def _write(table: pd.DataFrame, sweep: SweepFolder, spec: JobSpec, kind: str) ->
 def _measured(run: RunFolder) -> pd.DataFrame:
     """``measures.parquet``; empty where nothing was measured."""
     if run.measures.exists():
-        return pd.read_parquet(run.measures)
+        return read_parquet(run.measures)
     kinds = {"step": "int64", "epoch": "int32", "replica": "int32", "value": "float64", "stderr": "float64"}
     return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "object")) for name in (*_FIELDS, "replica")})
 
@@ -97,24 +119,25 @@ def _outcome(found: dict[str, Any], ended: dict[str, Any]) -> dict[str, Any]:
 
 def _replicas(run: RunFolder, number: int) -> list[dict[str, Any]]:
     """Where each replica diverged or was stopped, and by what."""
-    with run.replicas.open(newline="") as file:
+    with naming(run.replicas), run.replicas.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["replica"]) for row in rows] == list(range(number)), "a replica for each cell"
-    return [
-        {
-            "diverged_at": _integer(row["diverged_at"]),
-            "stopped_at": _integer(row.get("stopped_at")),
-            "stopped_by": row.get("stopped_by") or None,
-        }
-        for row in rows
-    ]
+        if [int(row["replica"]) for row in rows] != list(range(number)):
+            raise UnreadableError(f"it has not the replicas 0 to {number - 1}, one for each cell")
+        return [
+            {
+                "diverged_at": _integer(row["diverged_at"]),
+                "stopped_at": _integer(row.get("stopped_at")),
+                "stopped_by": row.get("stopped_by") or None,
+            }
+            for row in rows
+        ]
 
 
 def _only(run: RunFolder, ended: dict[str, Any]) -> dict[str, Any]:
     """The same of an ordinary run, which has diverged where its training loss was not finite."""
     diverged = None
     if run.metrics.exists():
-        with run.metrics.open(newline="") as file:
+        with naming(run.metrics), run.metrics.open(newline="") as file:
             losses = ((int(row["step"]), row.get(_LOSS)) for row in csv.DictReader(file))
             diverged = next((step for step, loss in losses if loss and not math.isfinite(float(loss))), None)
     return {"diverged_at": diverged, "stopped_at": None, "stopped_by": ended.get("stopped_by")}

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lnsgd.callbacks.step_progress_bar import last_step
 from lnsgd.modules import ReplicatedModule
 from lnsgd.run_folder import Throttle, whole_file
+from lnsgd.untrusted.tables import read_record
 
 
 class SweepProgress(Callback):
@@ -51,4 +52,4 @@ def _last_step(trainer: Trainer, module: LightningModule) -> int | None:
 
 def part_done(path: Path) -> float:
     """What `SweepProgress` wrote last, from 0 to 1."""
-    return float(json.loads(path.read_text())["done"]) if path.exists() else 0.0
+    return float(read_record(path, {"done": (int, float)})["done"]) if path.exists() else 0.0

@@ -33,7 +33,8 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row for each cell of the grid but for its seed, in the grid's order: its options; ``status``, such as
         ``2 done, 1 diverged``; ``n``, over how many trained networks (``done`` or ``limit``) is averaged; and each
-        measure's mean with the sample standard deviation (n − 1) as ``…/std``, which is NaN where n < 2.
+        measure's mean with the sample standard deviation (n − 1) as ``…/std``, which is NaN where n < 2. Both are NaN
+        where that of one of these networks is.
     """
     options = [name for name in option_names(table) if name != SEED]
     measures = measure_names(table)
@@ -52,6 +53,6 @@ def _averaged(cells: pd.DataFrame, options: list[str], measures: list[str]) -> d
         **{name: cells[name].iloc[0] for name in options},
         "status": statuses,
         "n": len(trained),
-        **values.mean().to_dict(),
-        **values.std(ddof=1).add_suffix("/std").to_dict(),
+        **values.mean(skipna=False).to_dict(),  # over all of them, or none
+        **values.std(ddof=1, skipna=False).add_suffix("/std").to_dict(),
     }

@@ -17,6 +17,7 @@ from lnsgd.run_folder import whole_file
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.slurm_options import SlurmOptions
 from lnsgd.sweep.slurm_task import SlurmTask
+from lnsgd.untrusted.tables import read_record
 
 # SLURM's MaxArraySize is 1001 where nobody has changed it, and that counts indices from 0.
 MOST_TASKS = 1000
@@ -134,7 +135,10 @@ def new_name(folder: SweepFolder) -> str:
 
 def remembered(folder: SweepFolder) -> list[Submission]:
     """What was handed to SLURM from this folder and may not have ended."""
-    found = (json.loads(path.read_text()) for path in sorted(folder.submissions.glob("[!.]*.json")))
+    found = (
+        read_record(path, {"name": str, "jobs": list, "number": str})
+        for path in sorted(folder.submissions.glob("[!.]*.json"))
+    )
     return [Submission(given["name"], tuple(given["jobs"]), given["number"]) for given in found]
 
 

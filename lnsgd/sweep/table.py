@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from lnsgd.run_folder import whole_file
 from lnsgd.sweep.cells import Cell
 from lnsgd.sweep.folder import SweepFolder
+from lnsgd.untrusted.tables import naming, read_arrow, read_parquet
 
 # Columns of the table that are not options or measures.
 COLUMNS = {
@@ -42,12 +43,16 @@ def load(folder: str | Path) -> pd.DataFrame:
     ``limit`` (the limit of steps came before a stopping rule), ``diverged``, ``failed``, or, without a row so far,
     ``running`` or ``missing``. ``seconds`` of a replica are those of its job divided by the number of its replicas.
 
+    Args:
+        folder: The sweep's, such as ``runs/sweeps/mnist-noise``.
+
     Raises:
         ValueError: the folder holds no sweep.
     """
     sweep = _sweep(folder)
-    planned = pd.read_parquet(sweep.planned)
-    options = pd.DataFrame([json.loads(text) for text in planned.options], index=planned.cell).astype(object)
+    planned = read_parquet(sweep.planned)
+    with naming(sweep.planned):
+        options = pd.DataFrame([json.loads(text) for text in planned.options], index=planned.cell).astype(object)
     options = options.infer_objects()
     found = _pieces(sweep, planned.cell)
     rows = found.reindex(planned.cell)
@@ -61,16 +66,19 @@ def load(folder: str | Path) -> pd.DataFrame:
 def load_trajectories(folder: str | Path) -> pd.DataFrame:
     """Every number that a sweep has measured so far: cell, step, epoch, split, measure, layer, value, stderr.
 
+    Args:
+        folder: The sweep's, such as ``runs/sweeps/mnist-noise``.
+
     Raises:
         ValueError: the folder holds no sweep.
     """
     sweep = _sweep(folder)
-    wanted = pd.read_parquet(sweep.planned).cell
+    wanted = read_parquet(sweep.planned).cell
     tables = []
     for job, cells in _pieces(sweep, wanted).groupby("job").groups.items():
-        path = sweep.trajectories(str(job))
+        path = sweep.trajectories(Path(str(job)).name)
         if path.exists():  # a job that failed has none
-            tables.append(pq.read_table(path, filters=[("cell", "in", list(cells))]))
+            tables.append(read_arrow(path).filter(pc.field("cell").isin(list(cells))))
     if not tables:
         return pd.DataFrame(columns=list(_TRAJECTORY))
     return pa.concat_tables(tables, promote_options="permissive").to_pandas()
@@ -96,7 +104,7 @@ def complete_cells(sweep: SweepFolder, known: Mapping[str, Iterable[str]], but: 
         if path.stem in but:
             continue
         cells = known.get(path.stem)
-        found.update(pq.read_table(path, columns=["cell"]).column(0).to_pylist() if cells is None else cells)
+        found.update(read_arrow(path, ["cell"]).column(0).to_pylist() if cells is None else cells)
     return found
 
 
@@ -113,7 +121,7 @@ def forget_failed(sweep: SweepFolder) -> list[str]:
 
 def _has_failed(sweep: SweepFolder, job: str) -> bool:
     piece = sweep.piece(job)
-    return piece.exists() and "failed" in pq.read_table(piece, columns=["status"]).column(0).to_pylist()
+    return piece.exists() and "failed" in read_arrow(piece, ["status"]).column(0).to_pylist()
 
 
 def _sweep(folder: str | Path) -> SweepFolder:
@@ -132,7 +140,7 @@ def _pieces(sweep: SweepFolder, wanted: "pd.Series[Any]") -> pd.DataFrame:
     paths = sorted(_names(sweep), key=lambda path: path.stat().st_mtime_ns)
     if not paths:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    table = pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive").to_pandas()
+    table = pa.concat_tables([read_arrow(path) for path in paths], promote_options="permissive").to_pandas()
     table = table[table.cell.isin(wanted)].sort_values("status", key=lambda status: status == "failed", kind="stable")
     table = table.drop_duplicates("cell").set_index("cell").drop(columns="options")
     measures = [name for name in table.columns if name not in COLUMNS]

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from lnsgd.messages import one_line
+from lnsgd.run_errors import DivergedError
 from lnsgd.stop_signals import StopSignals
 from lnsgd.sweep.attempts import Attempts
 from lnsgd.sweep.folder import JobSpec, SweepFolder
-from lnsgd.sweep.piece import write_failed, write_piece
+from lnsgd.sweep.piece import write_diverged, write_failed, write_piece
 from lnsgd.sweep.progress import SweepProgress
 from lnsgd.training import train
 
@@ -94,6 +95,8 @@ def _try(sweep: SweepFolder, spec: JobSpec, signals: StopSignals, attempts: Atte
             train(args, signals, [SweepProgress(sweep.progress(spec.name))])
         # Not those on disk: a sweep that dies at this moment has taken this one back.
         write_piece(sweep, spec, attempts)
+    except DivergedError as error:
+        write_diverged(sweep, spec, attempts, error)
     except Exception as error:
         traceback.print_exc()
         kind = "" if isinstance(error, (ValueError, ArgumentError)) else f"{type(error).__name__}: "

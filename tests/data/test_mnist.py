@@ -358,7 +358,7 @@ def test_a_damaged_file_is_named(small_mnist, name, damage: Callable[[bytes], by
 def test_a_label_out_of_range_is_refused(small_mnist, part):
     path = small_mnist.raw / f"{part}-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
-    with pytest.raises(ValueError, match="damaged: it has a label 10") as error:
+    with pytest.raises(ValueError, match="damaged or of another data set: it has a label 10") as error:
         small_mnist.setup()
     assert str(path) in str(error.value)
 

@@ -46,13 +46,13 @@ def test_arrays_of_bytes_are_read(tmp_path, shape, order, protocol):
         (Runs(eval, "RAN.append(1)"), "eval"),
         (Runs(exec, "raise SystemExit"), "exec"),
         (Runs(np.load, "file"), "numpy.load"),
-        (np.float64(1), "numpy.*scalar"),
+        (np.float64(1), "numpy.*scalar|_codecs.encode"),
     ],
     ids=["method", "eval", "exec", "numpy-function", "numpy-number"],
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_nothing_else_is_run_or_imported(tmp_path, dangerous, named, protocol):
-    with pytest.raises(ValueError, match=f"asks for .*{named}"):
+    with pytest.raises(ValueError, match=f"asks for .*({named})"):
         read_pickled(written(tmp_path, pickle.dumps({"data": dangerous}, protocol)))
     assert not RAN
 
