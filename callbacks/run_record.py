@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 import time
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
-from safetensors.torch import save_file
 
 from lnsgd import __version__
 from lnsgd.callbacks.stopping_rule import stopped_by
 from lnsgd.callbacks.tables import send_final_measures
 from lnsgd.loggers import CSVLogger
 from lnsgd.run_folder import NotWrittenError, RunFolder, whole_file
+from lnsgd.untrusted.checkpoint import save_safetensors
 
 
 class RunRecord(Callback):
@@ -34,32 +35,54 @@ class RunRecord(Callback):
         self.run = run
         self.config = config
         self.settings = settings
+        self._processes: list[dict[str, int]] = []
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
+    @rank_zero_only
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Removes what a run that was killed has left half-written."""
+        self.run.remove_parts()
+
     def state_dict(self) -> dict[str, Any]:
-        """How long training has taken so far."""
-        return {"seconds": self._seconds()}
+        """How long training has taken so far, and by how many processes it was done from which step on."""
+        return {"seconds": self._seconds(), "processes": self._processes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Counts on from there."""
         self._seconds_before = state_dict["seconds"]
+        self._processes = list(state_dict.get("processes", []))
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
+    def _note_processes(self, trainer: Trainer) -> None:
+        """Says where a run goes on with other processes than before."""
+        number, step = trainer.world_size, trainer.global_step
+        if step == 0:
+            self._processes = []
+        if self._processes and (before := self._processes[-1]["processes"]) != number:
+            now = "1 process" if number == 1 else f"{number} processes"
+            print(
+                f"lnsgd: going on at step {step} with {now} where there were {before}: it takes the same steps up to "
+                "the order of sums, but layers that draw numbers, such as dropout, draw others",
+                file=sys.stderr,
+            )
+        if not self._processes or self._processes[-1]["processes"] != number:
+            self._processes.append({"from_step": step, "processes": number})
+
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files; a resumed run keeps its initial weights."""
+        self._note_processes(trainer)
         self._started = time.monotonic()
-        self.run.remove_parts()
         self.run.finished.unlink(missing_ok=True)
         with whole_file(self.run.config) as part:
             part.write_text(self.config)
         if trainer.global_step == 0:
             weights = {name: value.clone().contiguous() for name, value in pl_module.state_dict().items()}
             with whole_file(self.run.init) as part:
-                save_file(weights, part)
+                save_safetensors(weights, part)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.settings)
 
@@ -99,6 +122,8 @@ class RunRecord(Callback):
                 "pytorch-lightning": version("pytorch-lightning"),
             },
         }
+        if len(self._processes) > 1:
+            ended["process_history"] = self._processes
         if (reason := stopped_by(trainer, pl_module)) is not None:
             ended["stopped_by"] = reason
         with whole_file(self.run.finished) as part:

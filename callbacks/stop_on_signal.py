@@ -19,7 +19,9 @@ _SECONDS_BETWEEN_QUESTIONS = 1.0
 
 
 class StopOnSignal(Checkpoint):
-    """On SIGUSR1, SIGUSR2 or SIGTERM: saves ``checkpoints/last.ckpt`` and ends the process with exit code 75.
+    """On SIGUSR1, SIGUSR2, SIGTERM or Ctrl-C: saves ``checkpoints/last.ckpt`` and ends the process with exit code 75.
+
+    A second Ctrl-C ends it at once, with code 130, and the run goes on from the checkpoint before; see `StopSignals`.
 
     75 is ``EX_TEMPFAIL``: the run is not over, and the same command that goes on from the checkpoint ends bit for bit
     as if it had not been stopped. The signal is only noted when it comes. The checkpoint is written at the end of a
@@ -137,8 +139,9 @@ class StopOnSignal(Checkpoint):
         assert self._stopped_by is not None
         if not trainer.is_global_zero:
             raise SystemExit(0)
+        after_the_bar = "" if trainer.progress_bar_callback is None else "\n"
         print(
-            f"lnsgd: stopped by {self._stopped_by.name} at step {self._saved_at}; go on from "
+            f"{after_the_bar}lnsgd: stopped by {self._stopped_by.name} at step {self._saved_at}; go on from "
             f"{self._run.last_checkpoint} (lnsgd fit: the same options, --run_dir {self._run.path} --ckpt_path auto)",
             file=sys.stderr,
         )

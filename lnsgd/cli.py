@@ -4,8 +4,10 @@ import os
 import sys
 from argparse import ArgumentError
 
-from lnsgd.messages import one_line
-from lnsgd.stop_signals import StopSignals
+from lnsgd.messages import one_line, out_of_memory, printable
+from lnsgd.run_errors import RunError
+from lnsgd.run_folder import NotWrittenError
+from lnsgd.stop_signals import INTERRUPTED, StopSignals
 
 USAGE = """\
 usage: lnsgd <command> [options]
@@ -28,7 +30,8 @@ With LNSGD_DEBUG=1 in the environment an error shows where it was raised.
 def main(argv: list[str] | None = None) -> None:
     """Runs one command.
 
-    Bad input ends with one line on stderr and exit code 2; a run that was stopped by a signal, with 75.
+    Bad input ends with one line on stderr and exit code 2; so does, with code 1, a full disk or memory. A run that was
+    stopped by a signal and can go on ends with 75, and whatever a Ctrl-C has ended at once with 130.
     """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
@@ -36,11 +39,40 @@ def main(argv: list[str] | None = None) -> None:
         return
     try:
         _run(args)
-    except (ArgumentError, ValueError, OSError) as error:
-        if os.environ.get("LNSGD_DEBUG"):
+    except KeyboardInterrupt:
+        _say_interrupted()
+        raise SystemExit(INTERRUPTED) from None
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED and not isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning hides
             raise
-        print(f"lnsgd: error: {one_line(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _say_interrupted()
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        limit = _limit(error)
+        if os.environ.get("LNSGD_DEBUG") or not (limit or isinstance(error, (ArgumentError, ValueError, OSError))):
+            raise
+        print(f"lnsgd: error: {printable(limit or one_line(error))}", file=sys.stderr)
+        raise SystemExit(1 if limit else 2) from None
+
+
+def _limit(error: BaseException | None) -> str | None:
+    """One line where the machine or the run is at fault, and not the command.
+
+    It is that of the first such error: what follows in its wake, while the run is put away, says less.
+    """
+    found = None
+    while error is not None:
+        at_fault = isinstance(error, (NotWrittenError, RunError))
+        found = one_line(error) if at_fault else out_of_memory(error) or found
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _say_interrupted() -> None:
+    print(
+        "\nlnsgd: interrupted; what was saved by then is whole, and the same command goes on from there where it can",
+        file=sys.stderr,
+    )
 
 
 def _run(args: list[str]) -> None:

@@ -15,6 +15,9 @@ _WRAPPING = re.compile(
     r"|Validation failed: .*:$)"
 )
 
+# What torch says in place of a MemoryError.
+_NO_HOST_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc|Cannot allocate memory")
+
 
 class CommandParser(ArgumentParser):
     """Parser of a command that raises its errors as ValueError, and does not print them."""
@@ -25,8 +28,39 @@ class CommandParser(ArgumentParser):
 
 
 def counted(number: int, noun: str) -> str:
-    """How many there are: ``1 job``, ``2 jobs``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """How many there are: ``1 job``, ``2 jobs``, ``2 analyses``."""
+    several = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}s"
+    return f"{number} {noun if number == 1 else several}"
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What to do about an error, in one line, where memory has run out; else ``None``.
+
+    Torch is not asked for its classes: to import it takes seconds, and an error without it can only be Python's.
+
+    Args:
+        error: Any.
+    """
+    text = " ".join(str(error).split())
+    on_device = type(error).__name__ == "OutOfMemoryError"
+    if not (on_device or isinstance(error, MemoryError) or _NO_HOST_MEMORY.search(text)):
+        return None
+    where = "the device" if on_device else "this machine"
+    cause = f" ({wanted[0]})" if (wanted := re.search(r"[Tt]ried to allocate [\d.]+ \w+", text)) else ""
+    return (
+        f"the memory of {where} is full{cause}; take a smaller --data.batch_size, fewer --replicas.seeds at once or "
+        "--trainer.precision bf16-mixed. Checkpoints written before are whole"
+    )
+
+
+def printable(text: str) -> str:
+    r"""A text without what moves a terminal's cursor or sends it commands, which names in files may hold.
+
+    Example:
+        >>> print(printable("evil\x1b[2J.ckpt"))
+        evil�[2J.ckpt
+    """
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def one_line(error: BaseException) -> str:

@@ -25,8 +25,13 @@ def run(tmp_path: Path) -> RunFolder:
     run.checkpoints.mkdir(parents=True)
     run.config.write_text(yaml.safe_dump({"trainer": LIMITS}))
     run.finished.write_text(json.dumps({"epochs": 10, "steps": 50}))
-    run.last_checkpoint.touch()
+    save(run.last_checkpoint, 50)
     return run
+
+
+def save(path: Path, step: int) -> Path:
+    torch.save({"global_step": step, "state_dict": {"w": torch.full((300,), float(step))}}, path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -71,9 +76,8 @@ def test_a_run_that_ended_is_not_started_over(run: RunFolder) -> None:
 
 def test_newest_checkpoint(run: RunFolder) -> None:
     assert newest_checkpoint(run) == last_checkpoint(str(run.path)) == str(run.last_checkpoint)
-    counted = run.checkpoints / "last-v1.ckpt"
-    counted.touch()
-    (run.checkpoints / "epoch=9-step=50.ckpt").touch()
+    counted = save(run.checkpoints / "last-v1.ckpt", 40)
+    save(run.checkpoints / "epoch=9-step=60.ckpt", 60)
     os.utime(counted, ns=(0, run.last_checkpoint.stat().st_mtime_ns + 1))
     assert newest_checkpoint(run) == str(counted)
     os.utime(counted, ns=(0, 0))

@@ -59,7 +59,7 @@ def judge(
     low: float | None = None,
     high: float | None = None,
 ) -> Claim:
-    """The claim with its verdict; NaN never holds.
+    """The claim with its verdict; a mean that is NaN or infinite never holds.
 
     Args:
         claim: The statement, in words.
@@ -75,7 +75,7 @@ def judge(
     if not measured:
         raise ValueError(f"no runs for the claim {claim!r}; at least one is needed")
     mean = float(np.mean(measured))
-    holds = (-math.inf if low is None else low) <= mean <= (math.inf if high is None else high)
+    holds = math.isfinite(mean) and (-math.inf if low is None else low) <= mean <= (math.inf if high is None else high)
     std = float(np.std(measured, ddof=1)) if len(measured) > 1 else None
     return Claim(claim, source, paper, mean, std, len(measured), low, high, holds)
 

@@ -1,5 +1,7 @@
 """``lnsgd reproduce``: a figure with its claims, from one command."""
 
+import os
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ def reproduce(args: list[str]) -> None:
 
     Raises:
         ValueError: an unknown figure or scale, no seeds, or a project that W&B does not take.
+        SystemExit: it was stopped by a signal, code 75.
     """
     console = Console()
     options = _parse(args)
@@ -42,7 +45,12 @@ def reproduce(args: list[str]) -> None:
     if options.wandb is not None:
         check_project(options.wandb)
         group = WandbGroup(f"{figure.name} {options.scale}", options.wandb)
-    runs = run_figure(figure, options.scale, seeds, out, console, options.workers, group)
+    try:
+        runs = run_figure(figure, options.scale, seeds, out, console, options.workers, group)
+    except SystemExit as stopped:
+        if stopped.code == os.EX_TEMPFAIL:
+            print("lnsgd: the same command goes on from there", file=sys.stderr)
+        raise
     claims = figure.claims(runs)
     write_claims(claims, out / "claims.json")
     with whole_file(out / f"{figure.name}.png") as part:

@@ -42,7 +42,7 @@ class Figure:
     """A figure of a paper: settings and what to make of the runs. It never trains by itself.
 
     A figure is made of training runs (``config`` and ``arms``) or computed without any (``compute``).
-    The table that is computed is kept as the ``measures.parquet`` of the one arm `COMPUTED`, with a column
+    The table that is computed is kept as the ``measures.parquet`` of the one arm ``computed``, with a column
     ``seed`` before its own, so that claims and picture are made from what is on disk in either case. Where scales have
     grids, every arm is a sweep, and its folder that of a sweep, with all that `lnsgd.sweep.load` reads.
 

@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,19 @@ from lnsgd import __version__
 from lnsgd.figures.figure import Figure
 from lnsgd.figures.seed_runs import seed_run, unite
 from lnsgd.figures.sweeps import run_grid
+from lnsgd.loggers.wandb_group import WandbGroup
 from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.untrusted.tables import read_record
 
 
 def run_figure(
-    figure: Figure, scale: str, seeds: int, out: Path, console: Console, workers: int | None = None
+    figure: Figure,
+    scale: str,
+    seeds: int,
+    out: Path,
+    console: Console,
+    workers: int | None = None,
+    wandb: WandbGroup | None = None,
 ) -> dict[str, RunFolder]:
     """Trains what is missing: one arm after the other, all seeds of an arm as replicas of one run.
 
@@ -35,6 +44,8 @@ def run_figure(
         out: Folder of the figure; an arm's run is in ``out/<arm>``.
         console: Where progress is told.
         workers: Jobs of a sweep at the same time; by default as many as fit.
+        wandb: Group of W&B runs that every run trained here is one of, named by its arm, and by its seed where that is
+            a run of its own. What was trained before is not sent.
 
     Raises:
         ValueError: ``out`` holds runs with other settings; a cell of a sweep failed.
@@ -50,20 +61,23 @@ def run_figure(
         if figure.compute:
             _compute(figure, seeds, run, console)
         elif figure.swept:
-            run_grid(figure, scale, arm, seeds, run, console, workers)
+            run_grid(figure, scale, arm, seeds, run, console, workers, wandb)
         elif figure.replicated:
-            _train(figure, scale, arm, run, ["--replicas.seeds", str(seeds)])
+            _train(figure, scale, arm, run, ["--replicas.seeds", str(seeds), *_tracked(wandb, arm, arm)])
         else:
-            _train_each(figure, scale, arm, seeds, run, console)
+            _train_each(figure, scale, arm, seeds, run, console, wandb)
     return runs
 
 
-def _train_each(figure: Figure, scale: str, arm: str, seeds: int, run: RunFolder, console: Console) -> None:
+def _train_each(
+    figure: Figure, scale: str, arm: str, seeds: int, run: RunFolder, console: Console, wandb: WandbGroup | None
+) -> None:
     parts = [seed_run(run, seed) for seed in range(seeds)]
     for seed, part in enumerate(parts):
         console.print(f"  seed {seed}, {seed + 1} of {seeds} ({_state(part)})")
         if not part.finished.exists():
-            _train(figure, scale, arm, part, ["--seed_everything", str(seed)])
+            tracked = _tracked(wandb, f"{arm} seed {seed}", arm)
+            _train(figure, scale, arm, part, ["--seed_everything", str(seed), *tracked])
     unite(run, parts)
 
 
@@ -72,11 +86,16 @@ def _state(run: RunFolder, doing: str = "training") -> str:
     return "done before" if run.finished.exists() else "going on" if run.last_checkpoint.exists() else doing
 
 
-def _train(figure: Figure, scale: str, arm: str, run: RunFolder, seeds: Sequence[str]) -> None:
+def _tracked(wandb: WandbGroup | None, name: str, arm: str) -> list[str]:
+    """Options that let a run be one of a group."""
+    return [] if wandb is None else [f"--trainer.logger={json.dumps(wandb.logger(name, arm))}"]
+
+
+def _train(figure: Figure, scale: str, arm: str, run: RunFolder, further: Sequence[str]) -> None:
     from lnsgd.training import train
 
     options = ["--run_dir", str(run.path), "--ckpt_path", "auto", "--trainer.enable_model_summary", "false"]
-    train(["fit", "--config", str(figure.config_path(arm)), *figure.options(scale, arm), *seeds, *options])
+    train(["fit", "--config", str(figure.config_path(arm)), *figure.options(scale, arm), *further, *options])
 
 
 def _compute(figure: Figure, seeds: int, run: RunFolder, console: Console) -> None:
@@ -91,6 +110,7 @@ def _compute(figure: Figure, seeds: int, run: RunFolder, console: Console) -> No
         pd.concat(tables, ignore_index=True).to_parquet(part)
     ended = {
         "seconds": round(time.monotonic() - started, 1),
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": platform.machine(),
         "threads": torch.get_num_threads(),
         "versions": {"lnsgd": __version__, "torch": torch.__version__},
@@ -110,7 +130,7 @@ def _claim_folder(figure: Figure, scale: str, seeds: int, out: Path) -> None:
     }
     RunFolder(out).check_writable()
     path = out / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != settings:
+    if path.exists() and read_record(path, {}) != settings:
         raise ValueError(f"{out} holds runs with other settings (see {path.name} there); give another --out")
     with whole_file(path) as part:
         part.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

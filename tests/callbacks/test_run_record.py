@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,15 @@ def test_seconds_of_a_run(tmp_path: Path, clock: Clock) -> None:
     ended = json.loads(run.finished.read_text())
     assert (ended["steps"], ended["seconds"]) == (3, 6.0)
     assert ended["threads"] == torch.get_num_threads()
+
+
+def test_when_a_run_ended(tmp_path: Path, clock: Clock) -> None:
+    """In coordinated universal time, which the text says."""
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    run = fit(tmp_path, StepsTake(clock, 2.0))
+    ended = datetime.fromisoformat(json.loads(run.finished.read_text())["ended"])
+    assert before <= ended <= datetime.now(timezone.utc)
+    assert ended.utcoffset() == timedelta(0)
 
 
 def test_seconds_accumulate_over_a_resume(tmp_path: Path, clock: Clock) -> None:

@@ -139,7 +139,7 @@ def test_goes_on_from_the_newest_checkpoint(undisturbed: RunFolder, capsys: pyte
     options = ["--trainer.callbacks+", json.dumps(counting)]
     stopped(capsys, *options, step=3)
     assert stopped(capsys, *options, step=7)[0] == 7
-    assert {path.name for path in Path("run/checkpoints").glob("last*")} == {"last.ckpt", "last-v1.ckpt"}
+    assert {path.name for path in Path("run/checkpoints").glob("last*.ckpt")} == {"last.ckpt", "last-v1.ckpt"}
     run = fit("plain", "run", *options)
     assert f"{run.checkpoints}/last-v1.ckpt" == newest_checkpoint(run)
     pd.testing.assert_frame_equal(pd.read_csv(run.metrics), pd.read_csv(undisturbed.metrics), check_exact=True)

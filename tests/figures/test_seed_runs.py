@@ -110,6 +110,8 @@ def test_results_read_it_as_a_replicated_run(done: Path) -> None:
     assert epochs(arm, curves.steps).tolist() == [0, 0.5, 1, 1.5, 2]
     parts = [seconds(RunFolder(arm.path / name)) for name in SEEDS]
     assert seconds(arm) == pytest.approx(sum(parts), abs=0.05)
+    dates = [json.loads(RunFolder(arm.path / name).finished.read_text())["ended"] for name in SEEDS]
+    assert json.loads(arm.finished.read_text())["ended"] == max(dates)
     assert config(arm)["model"]["init_args"]["label_noise"]["init_args"]["p"] == 0.5
     assert config(arm) == config(RunFolder(arm.path / SEEDS[0]))
 

@@ -1,0 +1,176 @@
+"""Kills a command again and again at random moments, starts it again, and compares what it leaves with a whole one."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+
+from lnsgd.run_folder import RunFolder
+from tests.warm_commands import DEADLINE, SAID, WarmCommands
+
+# Half-written files of a killed command say what it was doing.
+_KINDS = {"*.ckpt*.part": "checkpoint", "*.csv.*.part": "table", "*.parquet.*.part": "table"}
+
+
+@dataclass
+class Survived:
+    """Kills after which all was as if there had been none.
+
+    Attributes:
+        kills: All of them.
+        during: How many came while a file of a kind was being written.
+    """
+
+    kills: int = 0
+    during: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        during = ", ".join(f"{number} while a {kind} was written" for kind, number in self.during.items())
+        return f"{self.kills} kills survived" + (f", {during}" if during else "")
+
+
+class Killer:
+    """Starts one command over and over, and kills it with all its processes.
+
+    Args:
+        commands: Who starts it.
+        command: Its arguments, given where its results go.
+        same: Raises AssertionError where two folders of results differ.
+        folder: Where everything happens.
+        seed: Key of the moments.
+    """
+
+    def __init__(
+        self,
+        commands: WarmCommands,
+        command: Callable[[Path], Sequence[str]],
+        same: Callable[[Path, Path], None],
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self._commands = commands
+        self._command = command
+        self._same = same
+        self._folder = folder
+        self._draw = random.Random(seed)
+        self._seconds = self._begun = 0.0
+        self._hunts = 0
+
+    def survive(self, kills: int) -> Survived:
+        """Runs the command undisturbed, then with so many kills; when it is through, it starts in another folder."""
+        whole = self._folder / "whole"
+        self._measure(whole)
+        survived, folders = Survived(), count()
+        while survived.kills < kills:
+            out = self._folder / f"killed-{next(folders)}"
+            through = False
+            while survived.kills < kills and not through:
+                through = self._attempt(out, survived)
+            if not through:
+                self._commands.start(self._command(out), self._folder)
+                self._expect(self._commands.end(), 0)
+            self._same(out, whole)
+            left = [*out.rglob("*.part")]
+            assert not left, left
+        print(survived)
+        return survived
+
+    def _measure(self, whole: Path) -> None:
+        """How long it takes, and how long until it writes."""
+        began = time.monotonic()
+        process = self._commands.start(self._command(whole), self._folder)
+        self._wait(process, lambda: any(whole.rglob("config.yaml")))
+        self._begun = time.monotonic() - began
+        self._expect(self._commands.end(), 0)
+        self._seconds = time.monotonic() - began
+
+    def _attempt(self, out: Path, survived: Survived) -> bool:
+        """Whether it was through before it could be killed."""
+        before = _written(out)
+        process = self._commands.start(self._command(out), self._folder)
+        if self._draw.random() < 0.5:
+            time.sleep(self._draw.uniform(0.5 * self._begun, self._seconds))
+        else:  # in the middle of writing, a while after it has begun
+            self._wait(process, lambda: _written(out) > before)
+            time.sleep(self._draw.uniform(0, 0.5 * (self._seconds - self._begun)))
+            self._hunts += 1
+            wanted = ["*.ckpt*.part", "*.[cp][sa][vr]*.part"][self._hunts % 2]
+            self._wait(process, lambda: any(out.rglob(f".{wanted}")))
+        code = self._commands.kill(process)
+        if code == 0:
+            return True
+        self._expect(code, -9)
+        survived.kills += 1
+        survived.during += Counter({kind for pattern, kind in _KINDS.items() if any(out.rglob(f".{pattern}"))})
+        return False
+
+    def _wait(self, process: int, found: Callable[[], bool]) -> None:
+        """Until something is found, or the process has ended."""
+        deadline = time.monotonic() + DEADLINE
+        while not found() and _runs(process):
+            assert time.monotonic() < deadline
+
+    def _expect(self, code: int, wanted: int) -> None:
+        assert code == wanted, (code, (self._folder / SAID).read_text()[-3000:])
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _written(out: Path) -> int:
+    """When a run below a folder has last begun or begun anew; 0 where none has."""
+    times = [0]
+    for path in out.rglob("config.yaml"):
+        times.append(path.stat().st_mtime_ns)
+    return max(times)
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """Weights, states of optimizer, schedule and callbacks, tables and records, bit for bit; but not when it was."""
+    run, whole = RunFolder(one), RunFolder(other)
+    a, b = (torch.load(folder.last_checkpoint, weights_only=False) for folder in (run, whole))
+    flat, wanted = _plain(a), _plain(b)
+    assert flat.keys() == wanted.keys()
+    assert [name for name in flat if flat[name] != wanted[name]] == []
+    for name in ("metrics.csv", "replicas.csv"):
+        assert_same_table(one / name, other / name)
+    if (other / "measures.parquet").exists():
+        tables = [pq.read_table(folder.measures) for folder in (run, whole)]
+        pd.testing.assert_frame_equal(*(table.to_pandas() for table in tables), check_exact=True)
+    for path in (*other.glob("*.safetensors"), *other.glob("figures/*.csv")):
+        assert (one / path.relative_to(other)).read_bytes() == path.read_bytes(), path
+    assert (one / "finished.json").exists()
+
+
+def assert_same_table(one: Path, other: Path) -> None:
+    """Two files of text, or that neither is there."""
+    assert one.exists() == other.exists(), one
+    if other.exists():
+        assert one.read_text() == other.read_text(), one
+
+
+def _plain(value: Any, name: str = "") -> dict[str, Any]:
+    """The values in a checkpoint by where they are, tensors as bytes; without times, and which file was the best."""
+    if isinstance(value, torch.Tensor):
+        return {name: (value.dtype, value.shape, value.detach().contiguous().view(-1).numpy().tobytes())}
+    if not isinstance(value, dict | list | tuple):
+        return {name: value}
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    parts = [_plain(part, f"{name}/{key}") for key, part in inner if not _is_of_the_clock(str(key))]
+    return {place: plain for part in parts for place, plain in part.items()}
+
+
+def _is_of_the_clock(key: str) -> bool:
+    return key.startswith(("ModelCheckpoint", "Timer")) or key in ("seconds", "time", "spent", "RunRecord")

@@ -1,0 +1,177 @@
+"""Ctrl-C in real processes: the first saves, the second ends at once; neither shows a traceback."""
+
+import os
+import pty
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from select import select
+
+import pytest
+import torch
+
+from lnsgd.stop_signals import StopSignals
+from tests.faults.killed_runs import assert_same_training
+from tests.stopped_runs import write_configs
+from tests.warm_commands import DEADLINE, SAID, WarmCommands
+
+LONG = ["--trainer.max_epochs", "3000", "--trainer.log_every_n_steps", "50"]
+BAR = ["--trainer.enable_progress_bar", "true"]
+REPLICATED = ["--replicas.seeds", "2", "--replicas.engine", "kernel"]
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[WarmCommands]:
+    started = WarmCommands()
+    yield started
+    started.close()
+
+
+@pytest.fixture(autouse=True)
+def configs(tmp_path: Path) -> None:
+    write_configs(tmp_path)
+
+
+def wait_for(found: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lines(folder: Path) -> list[str]:
+    """What a command has said of itself."""
+    text = (folder / SAID).read_text().replace("\r", "\n")
+    assert "Traceback" not in text, text
+    return [line for line in text.splitlines() if line.startswith("lnsgd:")]
+
+
+def begin(commands: WarmCommands, folder: Path, *options: str) -> int:
+    """A run that would take minutes; it has begun to train, which not all of it may notice yet."""
+    process = commands.start(
+        ["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto", *LONG, *options], folder
+    )
+    wait_for(lambda: (folder / "run" / "metrics.csv").exists())
+    return process
+
+
+@pytest.mark.parametrize("options", [BAR, [*BAR, *REPLICATED]], ids=["one", "replicas"])
+def test_the_first_saves(options: list[str], commands: WarmCommands, tmp_path: Path) -> None:
+    os.kill(begin(commands, tmp_path, *options), signal.SIGINT)
+    assert commands.end() == 75
+    said = lines(tmp_path)
+    step = torch.load(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
+    assert said[0] == "lnsgd: stopping after this batch, with a checkpoint; Ctrl-C once more stops at once"
+    assert said[1].startswith(f"lnsgd: stopped by SIGINT at step {step}; go on from run/checkpoints/last.ckpt")
+    assert "--ckpt_path auto" in said[1]
+    assert len(said) == 2
+
+
+@pytest.mark.slow
+def test_gone_on_with_it_is_the_same_run(commands: WarmCommands, tmp_path: Path) -> None:
+    os.kill(begin(commands, tmp_path), signal.SIGINT)
+    assert commands.end() == 75
+    epochs = torch.load(tmp_path / "run/checkpoints/last.ckpt")["epoch"] + 2
+    for out in ("run", "whole"):
+        where = ["--run_dir", out, "--ckpt_path", "auto", "--trainer.max_epochs", str(epochs)]
+        commands.start(["fit", "--config", "plain.yaml", *where, "--trainer.log_every_n_steps", "50"], tmp_path)
+        assert commands.end() == 0
+    assert_same_training(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_second_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """Where the batch does not end, a network that never answers; nothing is left half-written."""
+    hung = '{"class_path": "tests.faults.hanging.Hang", "init_args": {"step": 7}}'
+    process = begin(commands, tmp_path, *BAR, "--trainer.callbacks+", hung)
+    wait_for((tmp_path / "hangs").exists)
+    os.kill(process, signal.SIGINT)
+    wait_for(lambda: lines(tmp_path))
+    os.kill(process, signal.SIGINT)
+    assert commands.end() == 130
+    assert lines(tmp_path)[1].startswith("lnsgd: interrupted; what was saved by then is whole")
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 5
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_figure_is_gone_on_with_by_the_same_command(commands: WarmCommands, tmp_path: Path) -> None:
+    command = ["reproduce", "cornacchia-basis", "--seeds", "2", "--out", str(tmp_path / "figure")]
+    process = commands.start(command, tmp_path)
+    wait_for(lambda: list((tmp_path / "figure").rglob("init.safetensors")))
+    os.kill(process, signal.SIGINT)
+    assert commands.end() == 75
+    assert lines(tmp_path)[-1] == "lnsgd: the same command goes on from there"
+
+
+def test_an_analysis_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """All that it has measured is on the disk already."""
+    commands.start(["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto"], tmp_path)
+    assert commands.end() == 0
+    process = commands.start(["analyze", "run", "--measures", "tests.faults.hanging.Endless"], tmp_path)
+    wait_for((tmp_path / "hangs").exists)
+    os.kill(process, signal.SIGINT)
+    assert commands.end() == 130
+    assert lines(tmp_path)[-1].startswith("lnsgd: interrupted")
+
+
+@pytest.mark.slow
+def test_from_a_terminal(tmp_path: Path) -> None:
+    """The key itself, which the terminal sends to all processes of a command."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tmp_path)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # others are pytest's
+        args = ["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto", *LONG, *BAR]
+        from lnsgd.cli import main
+
+        code = 1
+        try:
+            main(args)
+        except SystemExit as ended:
+            code = int(str(ended.code))
+        finally:
+            os._exit(code)
+    said = b""
+
+    def read() -> bool:
+        nonlocal said
+        if not select([terminal], [], [], 0.1)[0]:
+            return False
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # closed: it has ended
+            return True
+        return False
+
+    wait_for(lambda: read() or (tmp_path / "run" / "metrics.csv").exists())
+    os.write(terminal, b"\x03")
+    wait_for(read)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
+    assert b"lnsgd: stopping after this batch" in said
+    assert b"lnsgd: stopped by SIGINT at step" in said
+    assert b"Traceback" not in said
+
+
+def test_where_it_is_ignored_it_stays_ignored() -> None:
+    """In a command that a shell has started with ``&``."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert signals.received is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_third_kills() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.received is signal.SIGINT
+        with pytest.raises(SystemExit, match="130"):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,145 @@
+"""Commands in processes of their own, forked from one that has imported everything once.
+
+A line of JSON in, the arguments and the folder; a process id out, and when the process has ended, its exit code.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from multiprocessing import util
+from pathlib import Path
+from select import select
+
+ROOT = Path(__file__).parents[1]
+DEADLINE = 120
+
+# What a command prints, in the folder where it runs.
+SAID = "said.txt"
+
+# What commands import when they are called.
+_IMPORTED = ("lnsgd.training", "lnsgd.sweep.run", "lnsgd.sweep.work", "lnsgd.analysis.command", "lnsgd.figures.command")
+
+
+class WarmCommands:
+    """Starts commands, one at a time, each the leader of a session that can be killed as a whole."""
+
+    def __init__(self) -> None:
+        self._warm = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_commands"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._process: int | None = None
+        assert self._line() == "ready\n"  # it has imported everything
+
+    def start(self, args: Sequence[str], folder: Path) -> int:
+        """Id of the process of ``lnsgd …``, which runs in a folder."""
+        assert self._warm.stdin is not None
+        self._warm.stdin.write(json.dumps([*map(str, args), str(folder)]) + "\n")
+        self._warm.stdin.flush()
+        self._process = int(self._line())
+        return self._process
+
+    def end(self) -> int:
+        """Exit code of the process that was started last, once it has ended; below 0 it is that of a signal."""
+        code = int(self._line())
+        self._process = None
+        return code
+
+    def kill(self, process: int) -> int:
+        """Kills a process with all that it has started; gives its exit code, 0 where it was through already."""
+        with suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        code = self.end()
+        deadline = time.monotonic() + DEADLINE
+        while left := alive(process):
+            for one in left:
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            assert time.monotonic() < deadline, left
+            time.sleep(0.01)
+        return code
+
+    def _line(self) -> str:
+        assert self._warm.stdout is not None
+        assert select([self._warm.stdout], [], [], DEADLINE)[0], "it never ends"
+        return self._warm.stdout.readline()
+
+    def close(self) -> None:
+        """Ends the process that has imported everything, and what a test that failed has left running."""
+        if self._process is not None:
+            self.kill(self._process)
+        assert self._warm.stdin is not None
+        self._warm.stdin.close()
+        self._warm.wait()
+
+
+def alive(session: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def _fork_in_place_of_spawn(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> int:
+    """`multiprocessing.util.spawnv_passfds` for ``python -c code``; the child has the same files open as if spawned."""
+    if child := os.fork():
+        return child
+    for open_file in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
+        if open_file > 2 and open_file not in passfds:
+            with suppress(OSError):  # that of the listing itself
+                os.close(open_file)
+    try:
+        exec(args[-1], {})
+    finally:
+        os._exit(0)
+
+
+def _run(args: list[str], folder: str) -> None:
+    from lnsgd.cli import main
+
+    os.setsid()
+    os.chdir(folder)
+    util.spawnv_passfds = _fork_in_place_of_spawn
+    log = os.open(SAID, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    sys.argv = ["lnsgd", *args]
+    code = 0
+    try:
+        main(args)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    for module in _IMPORTED:
+        import_module(module)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            *arguments, where = json.loads(line)
+            _run(arguments, where)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
