@@ -6,6 +6,7 @@ from lnsgd.callbacks.cluster_count import ClusterCount
 from lnsgd.callbacks.curve_shape import CurveShape
 from lnsgd.callbacks.dead_neurons import DeadNeurons
 from lnsgd.callbacks.distance_from_init import DistanceFromInit
+from lnsgd.callbacks.finite_guard import FiniteGuard
 from lnsgd.callbacks.gradient_norm import GradientNorm
 from lnsgd.callbacks.hessian_trace import HessianTrace
 from lnsgd.callbacks.hidden_units import HiddenUnits
@@ -24,6 +25,7 @@ from lnsgd.callbacks.stop_at_margin import StopAtMargin
 from lnsgd.callbacks.stop_at_zero_error import StopAtZeroError
 from lnsgd.callbacks.stop_on_signal import StopOnSignal
 from lnsgd.callbacks.top_eigenvalues import TopEigenvalues
+from lnsgd.callbacks.watch_processes import WatchProcesses
 from lnsgd.callbacks.weight_norms import WeightNorms
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "CurveShape",
     "DeadNeurons",
     "DistanceFromInit",
+    "FiniteGuard",
     "GradientNorm",
     "HessianTrace",
     "HiddenUnits",
@@ -51,5 +54,6 @@ __all__ = [
     "StopAtZeroError",
     "StopOnSignal",
     "TopEigenvalues",
+    "WatchProcesses",
     "WeightNorms",
 ]

@@ -1,5 +1,6 @@
 """What the callbacks that look at activation sites share: how often each unit fires."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,7 +82,7 @@ class ActivationCallback(DataCallback):
             measurement
             for split in self.splits
             for layer, firings in self.firings(trainer, subject, split).items()
-            for measurement in self.measurements(firings, split, layer)
+            for measurement in _sound(self.measurements(firings, split, layer), firings)
         ]
 
     def firings(self, trainer: Trainer, subject: Subject, split: Split) -> Mapping[str, Firings]:
@@ -135,3 +136,8 @@ class ActivationCallback(DataCallback):
 
     def _looks_at(self, split: Split) -> tuple[int | None, tuple[str, ...] | None, DataSource]:
         return self.examples_of(split), None if self.layers is None else tuple(self.layers), self.source
+
+
+def _sound(measured: list[Measurement], firings: Firings) -> list[Measurement]:
+    """NaN in place of numbers that follow from pre-activations which are NaN or infinite."""
+    return [m._replace(value=math.nan, stderr=math.nan) for m in measured] if firings.nonfinite else measured

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule, Trainer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lnsgd.callbacks import pictures
@@ -17,6 +16,7 @@ from lnsgd.measures import Firings, associated_class
 from lnsgd.measures.class_association import association, firing_rates, plot_histograms
 from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.untrusted.checkpoint import save_safetensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ class ClassAssociation(ActivationCallback):
         names = pictures.prefixes(pl_module, found)
         fired = {name + layer: f.fired.cpu() for r, name in names.items() for layer, f in found[r].items()}
         with whole_file(run.firings) as part:
-            save_file(fired, part)
+            save_safetensors(fired, part)
         for replica in pictures.drawn(pl_module) if self.histograms else ():
             for layer, firings in found[replica].items():
                 name = names[replica] + layer

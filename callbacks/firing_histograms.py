@@ -23,6 +23,8 @@ def send(
 ) -> None:
     """Sends a histogram of each site: on what part of the examples each unit fires, in ``BINS`` bins of [0, 1].
 
+    None of a site whose pre-activations are not all finite.
+
     It is named ``firing_rate/<split>/<layer>``, in a replicated run ``firing_rate/<split>/replica<r>/<layer>``.
 
     Args:
@@ -35,6 +37,8 @@ def send(
     names = pictures.prefixes(module, found)
     for replica, sites in found.items():
         for layer, firings in sites.items():
+            if firings.nonfinite:
+                continue
             rates = (firings.fired.sum(0) / firings.examples.sum()).cpu().numpy()
             counts, edges = np.histogram(rates, BINS, (0.0, 1.0))
             for logger in trainer.loggers:

@@ -1,9 +1,11 @@
 """Measured numbers: to every logger, and to ``measures.parquet`` in the run's folder."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
@@ -11,7 +13,13 @@ from pytorch_lightning import Trainer
 from lnsgd.loggers.csv import MOVE_AWAY
 from lnsgd.replicas import group_statistics
 from lnsgd.run_folder import RunFolder, Throttle, whole_file
-from lnsgd.untrusted.tables import naming
+from lnsgd.untrusted.tables import check_parquet, naming
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Rows of the file that are read, and kept together in it, at a time; and the most that wait in memory for the file.
+_GROUP = 1 << 16
 
 
 class Measurement(NamedTuple):
@@ -42,23 +50,34 @@ class MeasurementTable:
 
     A row measured again at the same step replaces the old one; when a run goes back to an earlier
     step (it was resumed), later rows are dropped.
+
+    In memory are only the rows of the last step and those that came since the file was last written. The next file is
+    made of them and of the other rows of this one, a group of rows at a time.
     """
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
         self._rows: dict[tuple[int, int, Measurement], tuple[int, Measurement]] = {}
+        # Rows of the file from this step on do not count: those in memory do.
+        self._from = 0
         self._last_step = 0
         self._throttle, self._dirty = Throttle(), False
         if resume and path.exists():
-            self._read()
+            with naming(path, MOVE_AWAY):
+                check_parquet(path)
+            self._go_back(sys.maxsize)
 
-    def _read(self) -> None:
-        import pyarrow.parquet as pq
+    def _go_back(self, step: int) -> None:
+        """Drops the rows after a step; those of the last step before may then be replaced."""
+        import pyarrow.compute as pc
 
-        with naming(self.path, MOVE_AWAY):
-            for row in pq.read_table(self.path).to_pylist():
-                measurement = Measurement(*(row[field] for field in Measurement._fields))
-                self._put(row["step"], row["epoch"], row["replica"], measurement)
+        self._from = step if step == sys.maxsize else step + 1
+        last = max((pc.max(group["step"]).as_py() for group in self._stored() if len(group)), default=0)
+        self._rows, self._last_step = {}, last
+        for group in self._stored():
+            for row in group.filter(pc.equal(group["step"], last)).to_pylist():
+                self._put(last, row["epoch"], row["replica"], Measurement(*(row[name] for name in Measurement._fields)))
+        self._from = last
 
     def _put(self, step: int, epoch: int, replica: int, measurement: Measurement) -> None:
         self._rows[step, replica, measurement._replace(value=0.0, stderr=0.0)] = (epoch, measurement)
@@ -66,7 +85,11 @@ class MeasurementTable:
 
     def add(self, step: int, epoch: int, found: Mapping[int, Iterable[Measurement]]) -> None:
         """Adds rows of one step, given by replica."""
-        if step < self._last_step:
+        if step > self._last_step and len(self._rows) > _GROUP:
+            self.write()
+        if step < self._from:
+            self._go_back(step)
+        elif step < self._last_step:
             self._rows = {key: row for key, row in self._rows.items() if key[0] <= step}
             self._last_step = step
         for replica, measurements in found.items():
@@ -83,25 +106,53 @@ class MeasurementTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = pa.schema(
-            [
-                ("step", pa.int64()),
-                ("epoch", pa.int32()),
-                ("replica", pa.int32()),
-                ("split", pa.string()),
-                ("measure", pa.string()),
-                ("layer", pa.string()),
-                ("value", pa.float64()),
-                ("stderr", pa.float64()),
-            ]
-        )
+        schema = _schema()
         rows = [
             {"step": step, "epoch": epoch, "replica": replica, **measurement._asdict()}
             for (step, replica, _), (epoch, measurement) in self._rows.items()
         ]
-        with self._throttle.writing(), whole_file(self.path) as part:
-            pq.write_table(pa.Table.from_pylist(rows, schema), part)
-        self._dirty = False
+        new = pa.Table.from_pylist(rows, schema)
+        with self._throttle.writing(), whole_file(self.path) as part, pq.ParquetWriter(part, schema) as writer:
+            waiting = schema.empty_table()
+            for table in chain(self._stored(), [new]):
+                waiting = pa.concat_tables([waiting, table])
+                if full := len(waiting) - len(waiting) % _GROUP:
+                    writer.write_table(waiting.slice(0, full), row_group_size=_GROUP)
+                    waiting = waiting.slice(full)
+            if len(waiting):
+                writer.write_table(waiting)
+        self._from, self._dirty = self._last_step, False
+        self._rows = {key: row for key, row in self._rows.items() if key[0] == self._last_step}
+
+    def _stored(self) -> "Iterator[pa.Table]":
+        """The rows of the file that count, a group at a time."""
+        if self._from == 0:
+            return
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        schema = _schema()
+        with naming(self.path, MOVE_AWAY), pq.ParquetFile(self.path) as file:
+            for number in range(file.num_row_groups):
+                group = file.read_row_group(number, schema.names).select(schema.names).cast(schema)
+                yield group.filter(pc.less(group["step"], self._from))
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("step", pa.int64()),
+            ("epoch", pa.int32()),
+            ("replica", pa.int32()),
+            ("split", pa.string()),
+            ("measure", pa.string()),
+            ("layer", pa.string()),
+            ("value", pa.float64()),
+            ("stderr", pa.float64()),
+        ]
+    )
 
 
 # One table a trainer, shared by all its measuring callbacks.

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lnsgd import measures, rng
@@ -15,6 +14,7 @@ from lnsgd.callbacks.measurement_data import BatchLayout, DataSource, GivenData,
 from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.modules.replicated import Subject
 from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.untrusted.checkpoint import save_safetensors
 
 # The density, and the eigenvalues that are marked in its picture.
 Spectrum = tuple[measures.SpectralDensity, Tensor | None]
@@ -124,4 +124,4 @@ class SpectralDensity(Callback):
             pictures.send(trainer, f"spectral_density/{name}{self.split}", figure)
         if tensors:
             with whole_file(run.spectral_density(self.split)) as part:
-                save_file(tensors, part)
+                save_safetensors(tensors, part)

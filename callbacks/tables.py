@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Trainer
 
+from lnsgd.untrusted.tables import read_parquet
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -16,10 +18,8 @@ def send_final_measures(trainer: Trainer, path: Path) -> None:
 
     Call it on one process.
     """
-    import pandas as pd
-
     if _takers(trainer) and path.exists():
-        _send(trainer, "measures", final(pd.read_parquet(path)))
+        _send(trainer, "measures", final(read_parquet(path)))
 
 
 def send_replicas(trainer: Trainer, path: Path) -> None:

@@ -199,10 +199,10 @@ class RunFolder:
 
     def remove_parts(self) -> None:
         """Removes what processes that were killed while they wrote have left in the folder."""
-        for folder in (self.path, self.checkpoints):
-            for part in folder.glob(f".*{_PART}"):
-                if not part.name.endswith(f".{os.getpid()}{_PART}"):
-                    part.unlink(missing_ok=True)
+        parts = [part for folder in (self.path, self.checkpoints) for part in folder.glob(f".*{_PART}")]
+        for part in [*parts, *self.figures.rglob(f".*{_PART}")]:  # replicas have folders in that of the pictures
+            if not part.name.endswith(f".{os.getpid()}{_PART}"):
+                part.unlink(missing_ok=True)
 
     def check_writable(self) -> None:
         """Raises OSError with one clear line where the folder cannot be made or written to."""

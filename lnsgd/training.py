@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -28,15 +27,18 @@ import lnsgd.losses
 import lnsgd.models
 import lnsgd.modules  # noqa: F401  (imported, the classes of these rooms can be named without their path)
 from lnsgd import rng
+from lnsgd.callbacks.finite_guard import FiniteGuard
 from lnsgd.callbacks.replica_record import ReplicaRecord
 from lnsgd.callbacks.run_record import RunRecord
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
 from lnsgd.callbacks.stop_on_signal import StopOnSignal
+from lnsgd.callbacks.watch_processes import WatchProcesses
 from lnsgd.checkpoints import WholeCheckpointIO, check_fits
 from lnsgd.data import ReplicatedData
 from lnsgd.loggers import CSVLogger, WandbLogger
 from lnsgd.modules import ReplicatedModule
 from lnsgd.modules.layer_sync import CPUSyncBatchNorm
+from lnsgd.processes import LostProcess, watch_launched
 from lnsgd.replicas import ReplicaGrid
 from lnsgd.run_choice import (
     choose_folder,
@@ -48,6 +50,8 @@ from lnsgd.run_choice import (
 )
 from lnsgd.run_folder import RunFolder
 from lnsgd.stop_signals import StopSignals
+from lnsgd.untrusted.files import UnreadableError
+from lnsgd.untrusted.texts import load_yaml
 
 # A progress bar that is redrawn at every step costs a third of a small network's training time.
 _BAR_REFRESH_STEPS = 20
@@ -94,6 +98,10 @@ class TrainingCLI(LightningCLI):
             parser_kwargs={**quiet, **dict.fromkeys(self.subcommands(), quiet)},
             args=args,
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TrainingCLI":
+        """Itself: a model's optimizer holds on to the command that read it, and a copied model is no other command."""
+        return self
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -193,8 +201,11 @@ class TrainingCLI(LightningCLI):
             kwargs["plugins"] += _cluster()
         if settings.sync_batchnorm and settings.accelerator == "cpu" and not _has(kwargs["plugins"], LayerSync):
             kwargs["plugins"].append(CPUSyncBatchNorm())
+        if self.subcommand == "fit" and not replicated and not _has(callbacks, FiniteGuard):
+            callbacks.append(FiniteGuard())
         trainer = super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
         _check_nodes(trainer)
+        self.lost = _watch(trainer, self.run_folder)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -206,6 +217,10 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except SystemExit:  # stopped on request: what was logged is complete as far as it goes
             self.finish()
+            raise
+        except Exception as error:
+            if (lost := self.lost.behind(error)) is not None:
+                raise lost from error
             raise
 
     def after_fit(self) -> None:
@@ -283,16 +298,20 @@ def _train(args: list[str], signals: StopSignals, callbacks: Sequence[Callback])
 
 
 def check_config_files(args: list[str]) -> None:
-    """Raises ValueError for a config on the command line that cannot be read; the parser does not say which it is."""
+    """Raises ValueError for a config on the command line that cannot be read; the parser does not say which it is.
+
+    Args:
+        args: Those of the command, ``--config FILE`` or ``--config=FILE`` among them.
+    """
     given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("--config", "-c")]
     given += [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
     for path in map(Path, given):
         if not path.is_file():
             raise ValueError(f"--config {path} does not exist")
         try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+            content = load_yaml(path)
+        except UnreadableError as error:
+            raise ValueError(f"--config {path} is not YAML: {error}") from error
         if not isinstance(content, dict):
             raise ValueError(f"--config {path} holds no settings; write `name: value` pairs as in configs/mnist.yaml")
 
@@ -332,6 +351,19 @@ def _check_nodes(trainer: Trainer) -> None:
             f"trainer.num_nodes = {trainer.num_nodes}: this command was started on one machine only; start it on "
             "each, by srun or torchrun, or with MASTER_ADDR and NODE_RANK set"
         )
+
+
+def _watch(trainer: Trainer, run: RunFolder | None) -> LostProcess:
+    """Lets whatever watches the processes of a run tell one object of a loss."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if trainer.world_size > 1 and not _has(callbacks, WatchProcesses):  # a callback is not free in a small step
+        callbacks.append(WatchProcesses())
+    remedy = "Start it again" if run is None else f"Go on: the same command with --run_dir {run.path} --ckpt_path auto"
+    lost = watch_launched(trainer, remedy)
+    for callback in callbacks:
+        if isinstance(callback, WatchProcesses):
+            callback.lost = lost
+    return lost
 
 
 def _fixed_seed(seed: bool | int) -> int:

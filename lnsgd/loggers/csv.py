@@ -55,7 +55,7 @@ class CSVLogger(Logger):
         """Drops the rows after a step; the last one before them may then change."""
         with naming(self._run.metrics, MOVE_AWAY), self._run.metrics.open("rb") as file:
             records = _records(file)
-            self._columns, self._kept = next(records)
+            self._columns, self._kept = next(records, ([], 0))
             if self._columns[:1] != ["step"]:
                 raise UnreadableError("its first column is not step")
             self._rows, end = {}, self._kept

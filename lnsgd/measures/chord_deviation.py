@@ -30,7 +30,7 @@ def chord_deviation(
         >>> chord_deviation(np.array([0.0, 0.5, 2.0]), np.array([0.0, 0.75, 2.0]), line, line)
         0.25
     """
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    if not all(np.isfinite(numbers).all() for numbers in (x, y, inputs, labels)):
         return nan
     order = np.argsort(inputs)
     points, targets = inputs[order], labels[order]

@@ -1,11 +1,13 @@
 """How many neurons belong to one class."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lnsgd.measures.curvature.problem import NonFiniteError
 from lnsgd.measures.firings import Firings
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def associated_class(firings: Tensor, threshold: float = 2.0) -> Tensor:
 
     Raises:
         ValueError: threshold below 1, where a unit could have two classes; fewer than two classes.
+        NonFiniteError: a number is NaN or infinite.
 
     Example:
         >>> associated_class(torch.tensor([[4, 4, 0], [2, 3, 0]]))
@@ -35,6 +38,8 @@ def associated_class(firings: Tensor, threshold: float = 2.0) -> Tensor:
     """
     if threshold < 1:
         raise ValueError(f"threshold = {threshold} is below 1; a neuron could then belong to two classes")
+    if firings.is_floating_point() and not firings.isfinite().all():
+        raise NonFiniteError("firings are not finite (NaN or infinite)")
     if len(firings) < 2:
         raise ValueError(f"firings of {len(firings)} class; association compares at least two classes")
     top, classes = firings.topk(2, dim=0)
@@ -44,9 +49,9 @@ def associated_class(firings: Tensor, threshold: float = 2.0) -> Tensor:
 
 @dataclass  # not frozen: torchmetrics copies results field by field
 class Association:
-    """Class-associated neurons of one layer, as a count and as a fraction of its units."""
+    """Class-associated neurons of one layer, as a count and as a fraction of its units; NaN as `Firings.nonfinite`."""
 
-    count: int
+    count: float
     fraction: float
 
 
@@ -100,6 +105,8 @@ class ClassAssociation(Firings):
         """
         if not self.examples.any():
             raise ValueError("class association of no examples; update the metric first")
+        if self.nonfinite:
+            return Association(math.nan, math.nan)
         return association(self.firings(), self.threshold)
 
     def histograms(self, neurons: int = 30) -> "Figure":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lnsgd.measures.firings import count_firings
+from lnsgd.measures.firings import count_firings, nonfinite_preactivations
 
 
 def dead_count(fired: Tensor) -> Tensor:
@@ -33,16 +33,21 @@ class DeadNeurons(Metric):
 
     full_state_update = False
     fired: Tensor
+    nonfinite: Tensor
 
     def __init__(self, num_units: int, **options: Any) -> None:
         super().__init__(**options)
         self.add_state("fired", torch.zeros(num_units, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("nonfinite", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preactivations: Tensor) -> None:
         """Adds a batch of pre-activations (B, …), one number per unit."""
         everyone = torch.ones(len(preactivations), 1, device=preactivations.device)
         self.fired += count_firings(preactivations, everyone)[0]
+        self.nonfinite += nonfinite_preactivations(preactivations)
 
     def compute(self) -> Tensor:
-        """Number of units that never fired, int64."""
+        """Number of units that never fired, int64; NaN where a pre-activation was NaN or infinite."""
+        if self.nonfinite:
+            return self.fired.new_full((), torch.nan, dtype=torch.float64)
         return dead_count(self.fired)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from lnsgd import rng
@@ -26,6 +27,36 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether all parameters and buffers of a model are finite.
+
+    Outputs need not show it: a ReLU turns −∞ into zero. Measures of a model that is not finite are NaN.
+    """
+    values = (value.detach() for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
+    return all(bool(_finite_sums(value.view(1, -1))) for value in values)
+
+
+def finite_examples(*columns: Tensor) -> Tensor:
+    """Which examples have finite numbers only, boolean (B,).
+
+    Args:
+        columns: Numbers of each example, (B, …); those that are not floating point are finite.
+    """
+    finite = torch.ones(len(columns[0]), dtype=torch.bool, device=columns[0].device)
+    for column in columns:
+        if column.is_floating_point():
+            finite = finite & _finite_sums(column.detach().flatten(1) if column.ndim > 1 else column.detach()[:, None])
+    return finite
+
+
+def _finite_sums(rows: Tensor) -> Tensor:
+    """Whether the sum of each row of (B, n) is finite, which takes one pass where looking at each number takes two.
+
+    In double precision sums of finite single-precision numbers do not overflow.
+    """
+    return rows.sum(1, dtype=torch.float64).isfinite()
 
 
 def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -16,6 +16,15 @@ def firing(preactivations: Tensor) -> Tensor:
     return preactivations.flatten(1) > 0
 
 
+def nonfinite_preactivations(preactivations: Tensor) -> Tensor:
+    """Whether a pre-activation is NaN or infinite, int64 0 or 1: whether such a unit fires means nothing.
+
+    Numbers so large that their sum is beyond single precision count as infinite: one pass over them has to be enough.
+    """
+    finite = preactivations.sum(dtype=torch.promote_types(preactivations.dtype, torch.float32)).isfinite()
+    return (~finite).long()
+
+
 def count_firings(preactivations: Tensor, members: Tensor) -> Tensor:
     """On how many examples of each group each unit is active.
 
@@ -47,16 +56,19 @@ class Firings(Metric):
     Attributes:
         fired: On how many examples of each class each unit was active, shape (C, units), int64.
         examples: Number of examples of each class, shape (C,), int64.
+        nonfinite: In how many batches a pre-activation was NaN or infinite; where it is not 0 the counts mean nothing.
     """
 
     full_state_update = False
     fired: Tensor
     examples: Tensor
+    nonfinite: Tensor
 
     def __init__(self, num_classes: int, num_units: int, **options: Any) -> None:
         super().__init__(**options)
         self.add_state("fired", torch.zeros(num_classes, num_units, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("examples", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("nonfinite", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preactivations: Tensor, labels: Tensor) -> None:
         """Adds a batch of pre-activations (B, …) with their labels (B, …), int64 where classes are told apart."""
@@ -64,6 +76,7 @@ class Firings(Metric):
         members = one_hot(labels, classes).float() if classes > 1 else preactivations.new_ones(len(labels), 1).float()
         self.fired += count_firings(preactivations, members)
         self.examples += members.sum(0).long()
+        self.nonfinite += nonfinite_preactivations(preactivations)
 
     def compute(self) -> Tensor:
         """How often each unit fired for each class so far: ``fired``, (C, …)."""

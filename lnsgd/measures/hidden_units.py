@@ -14,7 +14,7 @@ class HiddenUnits:
     """The H hidden units of Σ_j c_j φ(w_j·x + b_j) + b with one output.
 
     Attributes:
-        activations: φ(w_j·x_i + b_j), (n, H).
+        activations: φ(w_j·x_i + b_j), (n, H); NaN where its argument is not finite.
         output_weights: c_j, (H,).
     """
 
@@ -42,7 +42,8 @@ def hidden_units(net: MLP, inputs: Tensor) -> HiddenUnits:
     if len(net.widths) != 3 or net.widths[-1] != 1:
         raise ValueError(f"hidden_units: widths = {net.widths}; the network must have one hidden layer and one output")
     with torch.no_grad(), evaluation_mode(net):
-        activations = net.activations[0](net.layers[0](inputs.flatten(1)))
+        preactivations = net.layers[0](inputs.flatten(1))
+        activations = net.activations[0](preactivations.clone()).where(preactivations.isfinite(), torch.nan)
     output = net.layers[1]
     assert isinstance(output, nn.Linear)
     return HiddenUnits(activations, output.weight.detach()[0])

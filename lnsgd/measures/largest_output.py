@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from lnsgd.measures.evaluation import evaluation_mode, outputs_of
+from lnsgd.measures.evaluation import evaluation_mode, finite_examples, is_finite, outputs_of
 
 
 def largest_output(
@@ -16,7 +16,7 @@ def largest_output(
 ) -> float:
     """Max |N(x)_c| over the data's inputs x and the outputs c, model in eval mode.
 
-    Theorem 3 of Cornacchia et al. bounds it; NaN where an output is NaN.
+    Theorem 3 of Cornacchia et al. bounds it; NaN where a weight, an input or an output is not finite.
 
     Args:
         model: Any module; it stays as it is.
@@ -35,10 +35,11 @@ def largest_output(
     with torch.no_grad(), evaluation_mode(model):
         for inputs, _ in data:
             # A process's part of a batch may be empty, which has no maximum of its own.
-            largest = (
-                torch.cat([largest, outputs_of(model, inputs).abs().double().flatten()]).max(0, keepdim=True).values
-            )
-    largest = reduce(largest)
+            outputs = outputs_of(model, inputs)
+            found = outputs.abs().double().flatten(1)
+            found = found.where(finite_examples(inputs, outputs)[:, None], torch.inf)
+            largest = torch.cat([largest, found.flatten()]).max(0, keepdim=True).values
+    largest = reduce(largest if is_finite(model) else largest + torch.inf)  # some reductions lose NaN
     if largest < 0:
         raise ValueError("no examples to evaluate on; the data is empty")
-    return largest.item()
+    return largest.item() if largest.isfinite() else float("nan")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsgd.measures.curvature.problem import Share
-from lnsgd.measures.evaluation import evaluation_mode, outputs_of
+from lnsgd.measures.evaluation import evaluation_mode, finite_examples, is_finite, outputs_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def margins(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], *, share: S
 
     Of a network with a single output o it is y·o, y = ±1. It is positive where the example is classified correctly.
     Nagarajan & Kolter (2019), § 3, train until 99 % of the training set has a margin of at least 10. An example with
-    an output that is NaN or infinite has margin NaN. Differences are taken in float64.
+    an input or output that is NaN or infinite has margin NaN, as do all of a model that has such a weight. Differences
+    are taken in float64.
 
     Args:
         model: Any module with outputs (B, C) or (B, 1); it stays as it is.
@@ -53,17 +54,19 @@ def margins(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], *, share: S
         ([-2.0, 0.5, 2.0], 0.6666666666666666, 0.5)
     """
     parts = []
+    finite = is_finite(model)
     with torch.no_grad(), evaluation_mode(model):
         for inputs, labels in data:
             if labels.is_floating_point():
                 raise ValueError("margins need class labels, and these are real numbers")
-            parts.append(_margins(outputs_of(model, inputs).double(), labels))
+            found = _margins(outputs_of(model, inputs).double(), labels)
+            parts.append(found.where(finite & finite_examples(inputs), torch.nan))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     own = torch.cat(parts).to(device) if parts else torch.zeros(0, dtype=torch.float64, device=device)
-    found = _of_all(own, share or Share())
-    if not len(found):
+    every = _of_all(own, share or Share())
+    if not len(every):
         raise ValueError("no examples to take margins of; the data is empty")
-    return Margins(found.sort().values)
+    return Margins(every.sort().values)
 
 
 def _margins(outputs: Tensor, labels: Tensor) -> Tensor:

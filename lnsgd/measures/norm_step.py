@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lnsgd.measures.evaluation import evaluation_mode
+from lnsgd.measures.curvature.problem import NonFiniteError
+from lnsgd.measures.evaluation import evaluation_mode, finite_examples, is_finite
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
 
@@ -89,6 +90,7 @@ def norm_step(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs
 
     Raises:
         ValueError: the model has no trainable parameter.
+        NonFiniteError: a weight, an input, an output or a loss is NaN or infinite.
 
     Example:
         >>> from lnsgd.losses import HingeLoss
@@ -103,8 +105,11 @@ def norm_step(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs
         raise ValueError(f"{type(model).__name__} has no trainable parameter (requires_grad is False for all)")
     with torch.enable_grad(), evaluation_mode(model):
         outputs = model(inputs)
+        losses = loss(outputs, labels)
+        if not (is_finite(model) and finite_examples(inputs, outputs, losses, labels).all()):
+            raise NonFiniteError("a weight, an input, an output or a loss is not finite (NaN or infinite)")
         of_outputs, *gradients = torch.autograd.grad(
-            loss(outputs, labels).mean(), [outputs, *trained.values()], materialize_grads=True
+            losses.mean(), [outputs, *trained.values()], materialize_grads=True
         )
     euler = _inner(outputs, of_outputs)
     reach = (of_outputs.flatten(1).double().norm(dim=1) * inputs.flatten(1).double().norm(dim=1)).sum().item()

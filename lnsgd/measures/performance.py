@@ -1,5 +1,6 @@
 """How well a network fits data: mean loss and misclassified fraction."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsgd.losses import predicted_classes
-from lnsgd.measures.evaluation import evaluation_mode, outputs_of, per_example
+from lnsgd.measures.evaluation import evaluation_mode, finite_examples, is_finite, outputs_of, per_example
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class Performance:
     """Mean loss and, for class labels, the fraction of misclassified examples (NaN for real targets).
 
     Attributes:
-        loss: Mean over the examples.
-        error: Fraction of examples that are misclassified, 0 to 1; NaN for real targets.
+        loss: Mean over the examples; NaN where a weight, input, output or real target is not finite.
+        error: Fraction of examples that are misclassified, 0 to 1; NaN for real targets, and where the loss is.
     """
 
     loss: float
@@ -47,12 +48,14 @@ def performance(
         >>> performance(nn.Identity(), SquaredLoss(), [(x, torch.tensor([1, 1]))])
         Performance(loss=4.5, error=0.5)
     """
-    total, wrong, examples = 0.0, 0, 0
+    total, wrong, examples = 0.0 if is_finite(model) else math.nan, 0, 0
     real = False
     with torch.no_grad(), evaluation_mode(model):
         for inputs, labels in data:
             outputs = outputs_of(model, inputs)
-            total += per_example(loss(outputs, labels), len(outputs)).sum(dtype=torch.float64).item()
+            losses = per_example(loss(outputs, labels), len(outputs))
+            losses = losses.where(finite_examples(inputs, outputs, labels), math.nan)
+            total += losses.sum(dtype=torch.float64).item()
             examples += len(labels)
             real = labels.is_floating_point()
             if not real:
@@ -61,4 +64,4 @@ def performance(
     total, wrong, examples = reduce(torch.tensor([total, wrong, examples], dtype=torch.float64, device=device)).tolist()
     if examples == 0:
         raise ValueError("no examples to evaluate on; the data is empty")
-    return Performance(total / examples, float("nan") if real else wrong / examples)
+    return Performance(total / examples, wrong / examples if math.isfinite(total) and not real else math.nan)

@@ -17,7 +17,7 @@ def polyline(net: MLP, low: float = -1.0, high: float = 1.0) -> tuple[np.ndarray
         high: Right end.
 
     Returns:
-        x (K,), increasing from ``low`` to ``high``, and y (K,), both float64.
+        x (K,), increasing from ``low`` to ``high``, and y (K,), both float64; y is NaN where a weight is not finite.
 
     Raises:
         ValueError: another network; an interval without a length.
@@ -35,6 +35,8 @@ def polyline(net: MLP, low: float = -1.0, high: float = 1.0) -> tuple[np.ndarray
     of = {name: p.detach().cpu().double().numpy().ravel() for name, p in net.named_parameters()}
     w, c = of["layers.0.weight"], of["layers.1.weight"]
     b, e = of.get("layers.0.bias", np.zeros_like(w)), of.get("layers.1.bias", 0.0)
+    if not all(np.isfinite(values).all() for values in of.values()):
+        return np.array([low, high], dtype=float), np.full(2, np.nan)
     bent = w != 0
     kinks = -b[bent] / w[bent]
     x = np.unique([low, *kinks[(kinks > low) & (kinks < high)], high]) + 0.0  # and no -0.0

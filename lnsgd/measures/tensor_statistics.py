@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -24,7 +25,8 @@ class TensorStatistics:
 def tensor_statistics(parameters: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:
     """Of every tensor, its Frobenius norm √Σθ², and mean and maximum of its entries, in float64.
 
-    The mean and maximum of a bias say whether neurons are being switched off (Cornacchia et al., section 4).
+    They are NaN where an entry is not finite. The mean and maximum of a bias say whether neurons are being switched off
+    (Cornacchia et al., section 4).
 
     Args:
         parameters: Tensors by name.
@@ -35,7 +37,8 @@ def tensor_statistics(parameters: Mapping[str, Tensor]) -> dict[str, TensorStati
         {'b': TensorStatistics(norm=5.0, mean=-0.5, largest=3.0)}
     """
     double = {name: value.detach().double() for name, value in parameters.items()}
-    return {
-        name: TensorStatistics(value.norm().item(), value.mean().item(), value.max().item())
-        for name, value in double.items()
-    }
+    return {name: _statistics(value if value.isfinite().all() else value * torch.nan) for name, value in double.items()}
+
+
+def _statistics(value: Tensor) -> TensorStatistics:
+    return TensorStatistics(value.norm().item(), value.mean().item(), value.max().item())

@@ -82,14 +82,15 @@ class ClassificationTotals(LossTotals):
             labels: Clean labels (B,).
             targets: Hard targets (B,) trained on; where they differ from the labels, a label was flipped.
         """
-        super().update(losses)
+        # Which class is predicted by NaN is anybody's guess, and some losses of infinite outputs are zero.
+        super().update(losses.where(outputs.isfinite().flatten(1).all(1), torch.nan))
         self.correct += (predicted_classes(outputs) == labels).sum()
         self.flipped += (targets != labels).sum()
 
     def compute(self) -> dict[str, float]:
-        """``loss``, ``accuracy`` and ``flip_rate`` over all examples so far."""
+        """``loss``, ``accuracy`` and ``flip_rate`` over all examples so far; the first two NaN where a number is."""
         return {
             **super().compute(),
-            "accuracy": self._mean(self.correct),
+            "accuracy": self._mean(self.correct) if self.loss.isfinite() else float("nan"),
             "flip_rate": self._mean(self.flipped),
         }

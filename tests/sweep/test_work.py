@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lnsgd.run_errors import DivergedError
 from lnsgd.sweep import work
 from lnsgd.sweep.attempts import Attempts
 from lnsgd.sweep.folder import JobSpec, SweepFolder, config_hash
@@ -201,3 +202,13 @@ def test_what_has_ended_is_not_taken_back(folder, training, monkeypatch):
     monkeypatch.setattr(work.gc, "collect", work.take_back_attempts)
     work.run_job(folder.path, JOB, 0)
     assert (row(folder)["attempts"], folder.read_attempts(JOB).begun) == (1, 1)
+
+
+def test_a_run_that_has_diverged_is_not_tried_again(folder, training):
+    tried = training(DivergedError("the loss is nan at step 8", 7))
+    work.run_job(folder.path, JOB, 3)
+    assert len(tried.calls) == 1
+    found = row(folder)
+    assert (found["status"], found["steps"], found["attempts"]) == ("diverged", 7, 1)
+    assert found["reason"] == "diverged at step 7: the loss is nan at step 8"
+    assert pd.read_parquet(folder.trajectories(JOB)).empty

@@ -27,7 +27,7 @@ def _quadratic_forms(problem: Problem, vectors: Tensor) -> tuple[Tensor, int]:
         for some, of_them in chunks(inputs, labels):
             loss = problem.losses(problem.outputs(some), of_them).sum()
             products = batch_products(loss, problem.parameters, vectors)
-            for row, vector, product in zip(sums, vectors, products):
-                row += by_tensor(vector.double() * product, problem.parameters)
+            for k, (vector, product) in enumerate(zip(vectors, products)):
+                sums[k] += by_tensor(vector.double() * product, problem.parameters)
         samples += len(inputs)
     return problem.mean(sums, samples)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lnsgd.measures.evaluation import evaluation_mode, outputs_of, per_example
+from lnsgd.measures.evaluation import evaluation_mode, finite_examples, is_finite, outputs_of, per_example
 from lnsgd.measures.precision import at_least_single, full_precision, single_precision_weights
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -49,6 +49,7 @@ class Problem:
 
     Raises:
         ValueError: no trainable parameter, BatchNorm without running statistics, or data that can be read only once.
+        NonFiniteError: a weight or buffer is NaN or infinite; while iterating, an input or real target.
     """
 
     def __init__(self, model: nn.Module, loss: LossFunction, data: Batches, share: Share = Share()) -> None:
@@ -62,7 +63,10 @@ class Problem:
                 f"data is a {type(data).__name__}, which can be read only once; give a list or a DataLoader of "
                 "batches (inputs, labels)"
             )
+        if not is_finite(model):
+            raise NonFiniteError("a weight or buffer of the network is not finite (NaN or infinite)")
         self._data = data
+        self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -84,6 +88,7 @@ class Problem:
         for batch in self._data:
             # Tensors made in inference mode cannot be differentiated through.
             inputs, labels = (at_least_single(t.clone() if t.is_inference() else t) for t in batch[:2])
+            self._all_finite &= finite_examples(inputs, labels).all()
             yield inputs, labels
 
     def outputs(self, inputs: Tensor) -> Tensor:
@@ -110,6 +115,8 @@ class Problem:
             ValueError: no examples.
         """
         count = torch.tensor([samples], dtype=torch.float64, device=sums.device)
+        # Before it is summed over processes, so that all of them stop.
+        sums = sums + torch.where(self._all_finite, 0.0, torch.nan)
         sums, count = self.share.reduce(sums), self.share.reduce(count)
         if count.item() == 0:
             raise ValueError("no examples to take the curvature on; the data is empty")

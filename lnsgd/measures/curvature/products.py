@@ -43,8 +43,8 @@ def hessian_products(problem: Problem, vectors: Tensor) -> tuple[Tensor, int]:
     for inputs, labels in problem.batches():
         for some, of_them in chunks(inputs, labels):
             loss = problem.losses(problem.outputs(some), of_them).sum()
-            for row, product in zip(sums, batch_products(loss, problem.parameters, vectors)):
-                row += product
+            for k, product in enumerate(batch_products(loss, problem.parameters, vectors)):
+                sums[k] += product
         samples += len(inputs)
     mean, samples = problem.mean(sums, samples)
     return mean.to(vectors.dtype), samples
