@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import os
 import signal
 import warnings
 from collections.abc import Sequence
@@ -12,9 +11,6 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
@@ -38,7 +34,7 @@ from lnsgd.data import ReplicatedData
 from lnsgd.loggers import CSVLogger, WandbLogger
 from lnsgd.modules import ReplicatedModule
 from lnsgd.modules.layer_sync import CPUSyncBatchNorm
-from lnsgd.processes import LostProcess, watch_launched
+from lnsgd.processes import LostProcess, check_devices, check_nodes, cluster_environments, watch_launched
 from lnsgd.replicas import ReplicaGrid
 from lnsgd.run_choice import (
     choose_folder,
@@ -158,7 +154,7 @@ class TrainingCLI(LightningCLI):
             raise ValueError(f"lnsgd {self.subcommand} measures a trained network: give its checkpoint, --ckpt_path")
         if config.trainer.accelerator == "auto" and not torch.cuda.is_available():
             config.trainer.accelerator = "cpu"
-        _check_devices(config.trainer.accelerator, config.trainer.devices)
+        check_devices(config.trainer.accelerator, config.trainer.devices)
         if self.run_folder is not None:
             _set_save_dir(config.trainer.logger, self.run_folder)
             if checkpoint is None:
@@ -198,13 +194,13 @@ class TrainingCLI(LightningCLI):
             kwargs["default_root_dir"] = str(self.run_folder.path)
         kwargs["plugins"] = [*_as_list(settings.plugins), WholeCheckpointIO()]
         if not _has(kwargs["plugins"], ClusterEnvironment):
-            kwargs["plugins"] += _cluster()
+            kwargs["plugins"] += cluster_environments()
         if settings.sync_batchnorm and settings.accelerator == "cpu" and not _has(kwargs["plugins"], LayerSync):
             kwargs["plugins"].append(CPUSyncBatchNorm())
         if self.subcommand == "fit" and not replicated and not _has(callbacks, FiniteGuard):
             callbacks.append(FiniteGuard())
         trainer = super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
-        _check_nodes(trainer)
+        check_nodes(trainer)
         self.lost = _watch(trainer, self.run_folder)
         return trainer
 
@@ -320,39 +316,6 @@ def _relevant(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_IRRELEVANT_INFO)
 
 
-def _check_devices(accelerator: str, devices: str | int | list[int]) -> None:
-    """Lightning starts any number of CPU processes, and says of a GPU only that there is none."""
-    gpus = torch.cuda.device_count()
-    if accelerator == "mps":
-        raise ValueError("trainer.accelerator = mps: it has no float64, which the measures sum in; use cpu or cuda")
-    if accelerator in ("gpu", "cuda") and not gpus:
-        raise ValueError(f"trainer.accelerator = {accelerator}: torch sees no GPU here; use cpu or auto")
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus)
-    available, kind = (gpus, "GPUs") if on_gpu else (os.cpu_count() or 1, "CPU cores")
-    if devices == "auto" or (on_gpu and str(devices) == "-1"):
-        return
-    numbers = [int(part) if part.strip().isdecimal() else -1 for part in str(devices).strip("[],").split(",")]
-    if isinstance(devices, list) or "," in str(devices):  # which of them
-        good = on_gpu and len(set(numbers)) == len(numbers) and all(0 <= number < gpus for number in numbers)
-    else:
-        good = 1 <= numbers[0] <= available
-    if not good:
-        places = f", or a list of some of 0 to {gpus - 1}" if on_gpu else ""
-        raise ValueError(
-            f"trainer.devices = {devices}: this machine has {available} {kind}; give 1 to {available}{places}"
-        )
-
-
-def _check_nodes(trainer: Trainer) -> None:
-    """Without this, a process that nobody joins waits for half an hour."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
-        raise ValueError(
-            f"trainer.num_nodes = {trainer.num_nodes}: this command was started on one machine only; start it on "
-            "each, by srun or torchrun, or with MASTER_ADDR and NODE_RANK set"
-        )
-
-
 def _watch(trainer: Trainer, run: RunFolder | None) -> LostProcess:
     """Lets whatever watches the processes of a run tell one object of a loss."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -370,16 +333,6 @@ def _fixed_seed(seed: bool | int) -> int:
     if isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed_everything = {seed}; give an integer >= 0, so that the run can be repeated")
     return seed
-
-
-def _cluster() -> list[ClusterEnvironment]:
-    """SLURM's without Lightning's requeueing, which saves from inside the signal handler, in the middle of a step."""
-    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
-        return []
-    try:
-        return [SLURMEnvironment(auto_requeue=False)]
-    except RuntimeError as error:  # of a wrong allocation
-        raise ValueError(str(error)) from error
 
 
 def _set_save_dir(loggers: Any, run: RunFolder | None) -> None:

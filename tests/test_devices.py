@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lnsgd.training import _check_devices
+from lnsgd.processes import check_devices
 
 GOOD = {"all": "auto", "minus-one": -1, "one": 1, "two": 2, "text": "2", "list": [1, 0], "second": "1,"}
 BAD = {
@@ -26,7 +26,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
 @pytest.mark.parametrize("devices", GOOD.values(), ids=GOOD)
 def test_gpus_that_are_there(accelerator: str, devices: str | int | list[int]) -> None:
-    _check_devices(accelerator, devices)
+    check_devices(accelerator, devices)
 
 
 @pytest.mark.parametrize("devices", BAD.values(), ids=BAD)
@@ -34,11 +34,11 @@ def test_gpus_that_are_not_there(devices: str | int | list[int]) -> None:
     with pytest.raises(
         ValueError, match=r"trainer\.devices = .*: this machine has 2 GPUs; give 1 to 2, or a list"
     ) as e:
-        _check_devices("cuda", devices)
+        check_devices("cuda", devices)
     assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("devices", [-1, [0], "0,1"], ids=["all", "list", "text"])
 def test_cpus_have_no_names(devices: str | int | list[int]) -> None:
     with pytest.raises(ValueError, match=r"CPU cores; give 1 to \d+$"):
-        _check_devices("cpu", devices)
+        check_devices("cpu", devices)

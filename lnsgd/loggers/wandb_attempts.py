@@ -9,8 +9,8 @@ class Attempts:
     """Attempts to send something to a W&B run that is open already.
 
     A server that is gone, or refuses the key from now on, does not disturb numbers: W&B keeps them in the run's folder
-    and goes on trying. Tables and artifacts ask the server at once: if that fails it is said once for their kind, and not
-    tried again, for each attempt may take 20 s. Where W&B's own process has died nothing can be handed over any more.
+    and goes on trying. Tables and artifacts ask the server at once: if that fails it is said once for their kind, and
+    not tried again, for each attempt may take 20 s. Where W&B's own process has died nothing can be handed over.
 
     Attributes:
         process_died: Whether it has.
