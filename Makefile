@@ -3,15 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-all lint format bench docs clean
+# Continuous integration installs the versions of constraints.txt; anybody else the newest that fit.
+LOCKED := $(if $(CI),--constraint constraints.txt)
+
+.PHONY: install demo test test-all test-lowest lock sbom licenses lint format bench docs clean
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(if $(CI),constraints.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "lnsgd needs Python >= 3.10; say which with PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet $(LOCKED) --editable . --group dev
 	@touch $@
 
 demo: $(INSTALLED)
@@ -22,6 +25,36 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
+
+# The lowest versions that pyproject.toml allows, of what it names itself; in an environment of its own.
+test-lowest: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	@mkdir -p build
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --group pyproject.toml:dev \
+		pyproject.toml --output-file build/lowest.txt
+	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --requirement build/lowest.txt
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --no-deps --editable .
+	build/lowest/bin/python -m pytest -n 2 -m "not slow"
+
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	@echo "# What continuous integration installs: \`make install CI=true\`. Made anew by \`make lock\`." > constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --no-header --no-annotate \
+		--group pyproject.toml:dev pyproject.toml >> constraints.txt
+
+# A bill of materials (CycloneDX) of what is installed in .venv.
+sbom: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	@mkdir -p build
+	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+		--output-format JSON --output-file build/sbom.json
+
+# The licenses of what lnsgd needs to run; fails where one asks more of lnsgd than its own, MIT.
+licenses: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv tool run pip-licenses --python=$(BIN)/python --order=license --partial-match --fail-on="GPL;Affero" --packages \
+		$$($(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate pyproject.toml | cut -d= -f1)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

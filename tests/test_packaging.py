@@ -64,6 +64,8 @@ def test_wheel_has_nothing_else(wheel: Path) -> None:
     """Above all no package ``callbacks`` or ``tests`` at the top."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"lnsgd"}
+    assert [name.partition(".dist-info/")[2] for name in names if "LICENSE" in name] == ["licenses/LICENSE"]
+    assert "lnsgd/data/sample/README.md" in names  # whose the images are, and their license
     assert {name for name in names if name.endswith((".py", ".yaml"))} == {
         name for name in needed() if name.endswith((".py", ".yaml"))
     }

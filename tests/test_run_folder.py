@@ -1,5 +1,7 @@
 """Files appear whole or not at all."""
 
+import os
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def test_a_failed_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
     WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(2)}}, path)
 
     def half(checkpoint, target):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", half)
@@ -62,3 +64,16 @@ def test_throttle_waits_in_proportion_to_the_cost(monkeypatch):
     assert not throttle.due()
     now[0] += 2.0
     assert throttle.due()
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path):
+    run = RunFolder(tmp_path)
+    left = [run.path, run.checkpoints, run.figures, run.figures / "replica3"]
+    for folder in left:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".file.999999999.part").write_text("half")
+        (folder / f".file.{os.getpid()}.part").write_text("being written")
+        (folder / "file.part").write_text("the user's")
+    run.remove_parts()
+    found = sorted(path.name for path in tmp_path.rglob("*.part"))
+    assert found == sorted([f".file.{os.getpid()}.part", "file.part"] * len(left))

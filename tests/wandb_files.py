@@ -99,7 +99,7 @@ def merged_history(run_dir: Path) -> dict[int, dict[str, Any]]:
 def assert_same_numbers(run_dir: Path) -> None:
     """Every number of metrics.csv is in W&B at the same step, and the other way round."""
     tracked = merged_history(run_dir)
-    table = pd.read_csv(run_dir / "metrics.csv").set_index("step")
+    table = pd.read_csv(run_dir / "metrics.csv", float_precision="round_trip").set_index("step")
     assert list(table.index) == sorted(tracked)
     for step, row in table.iterrows():
         kept = {name: value for name, value in row.items() if not math.isnan(value)}

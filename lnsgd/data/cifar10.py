@@ -61,12 +61,16 @@ class CIFAR10(OfficialImageData):
         from torchvision.datasets.utils import download_url
 
         download_url(SOURCE.url, folder, SOURCE.filename, SOURCE.tgz_md5)
+        unpacked = folder / SOURCE.base_folder
+        unpacked.mkdir(exist_ok=True)
         try:
             with tarfile.open(folder / SOURCE.filename) as archive:
-                archive.extractall(folder, filter="data")  # nothing outside of the folder, no links that lead there
-        except tarfile.TarError as error:
+                for name in self.layouts[self.folder / PYTHON]:  # these alone, so that nothing lands elsewhere
+                    with archive.extractfile(f"{SOURCE.base_folder}/{name}") as source:  # type: ignore[union-attr]
+                        (unpacked / name).write_bytes(source.read())
+        except (tarfile.TarError, KeyError, AttributeError) as error:
             raise OSError(f"{SOURCE.filename} cannot be unpacked: {error}") from error
-        return folder / SOURCE.base_folder
+        return unpacked
 
     def load(self, train: bool) -> LabelledTensors:
         """Reads the official files; images (n, 3, 32, 32) uint8, labels (n,) int64.

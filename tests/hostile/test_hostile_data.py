@@ -160,13 +160,19 @@ def archive(*members: tuple[str, bytes | str]) -> bytes:
 
 NAMES = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
 BATCHES = [(f"cifar-10-batches-py/{name}", b"x") for name in NAMES]
-ARCHIVES = {
+WITH_MORE = {
     "above": archive(*BATCHES, ("../../../evil", b"evil")),
     "link": archive(*BATCHES, ("cifar-10-batches-py/link", "../../../../outside")),
     "through-a-link": archive(("out", "../../.."), ("out/evil", b"evil"), *BATCHES),
-    "device": archive(*BATCHES)[:-400],
-    "no-archive": b"<html>not found</html>",
 }
+WITH_LESS = {
+    "cut-off": archive(*BATCHES)[:-400],
+    "no-archive": b"<html>not found</html>",
+    "one-missing": archive(*BATCHES[1:]),
+    "one-is-a-link": archive(*BATCHES[1:], (BATCHES[0][0], "../../../../outside")),
+    "one-is-a-folder": archive(*BATCHES[1:], (f"{BATCHES[0][0]}/x", b"x")),
+}
+ARCHIVES = {**WITH_MORE, **WITH_LESS}
 
 
 @pytest.fixture
@@ -195,8 +201,9 @@ def files(folder) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if "served" not in path.parts}
 
 
-@pytest.mark.parametrize("trusted", [False, True], ids=["wrong-checksum", "right-checksum"])
-@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize(
+    ("name", "trusted"), [*((name, False) for name in ARCHIVES), *((name, True) for name in WITH_LESS)]
+)
 def test_an_archive_that_is_not_the_official_one(tmp_path, mirror, name, trusted):
     mirror(ARCHIVES[name], trusted)
     before = files(tmp_path)
@@ -204,6 +211,19 @@ def test_an_archive_that_is_not_the_official_one(tmp_path, mirror, name, trusted
         CIFAR10(str(tmp_path / "data")).prepare_data()
     assert len(str(raised.value).splitlines()) == 1
     assert files(tmp_path) - before <= {"data"}
+
+
+@pytest.mark.parametrize("name", WITH_MORE)
+def test_what_else_is_in_an_archive_is_left_there(tmp_path, mirror, name):
+    (tmp_path / "outside").write_bytes(b"secret")
+    before = files(tmp_path)
+    mirror(WITH_MORE[name], trusted=True)
+    CIFAR10(str(tmp_path / "data")).prepare_data()
+    assert files(tmp_path) - before == {
+        "data",
+        "data/cifar-10-batches-py",
+        *(f"data/cifar-10-batches-py/{name}" for name in NAMES),
+    }
 
 
 def test_an_archive_with_the_right_checksum_is_unpacked_to_where_it_belongs(tmp_path, mirror):

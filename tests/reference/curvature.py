@@ -26,7 +26,7 @@ def dense_diagonals(model, loss, inputs, labels):
     outputs = flat_outputs(flat).detach()
     second = torch.autograd.functional.hessian(mean_loss, outputs)
     jacobian = torch.autograd.functional.jacobian(flat_outputs, flat, vectorize=True)
-    hessian = torch.autograd.functional.hessian(lambda flat: mean_loss(flat_outputs(flat)), flat, vectorize=True)
+    hessian = torch.autograd.functional.hessian(lambda flat: mean_loss(flat_outputs(flat)), flat)
     return hessian.diagonal(), ((second @ jacobian) * jacobian).sum(0)
 
 
