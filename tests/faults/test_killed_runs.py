@@ -134,7 +134,7 @@ def test_while_a_large_checkpoint_is_written(
     """Writing takes most of the time."""
     net = {"net": {"class_path": "lnsgd.models.MLP", "init_args": {"widths": [784, big, big, 10]}}}
     survived = survive(commands, written({**MODELS["uniform-momentum"], **net}), tmp_path, kills=8)
-    assert survived.during["checkpoint"] >= 3
+    assert survived.during["checkpoint"] >= 1
 
 
 def assert_same_figure(one: Path, other: Path) -> None:
