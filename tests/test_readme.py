@@ -80,7 +80,10 @@ def brevity(args: list[str]) -> list[str]:
     return [*few, *BRIEF, *([] if "--ckpt_path" in args else ["--trainer.max_epochs", "1"])]
 
 
-@pytest.mark.parametrize("page", with_commands("lnsgd"))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow) for page in with_commands("lnsgd")],
+)
 def test_commands_run_in_order(checkout, full_data, full_cifar10, page):
     tour = [line for line in commands("README.md") if line.startswith("lnsgd fit ")]  # pages go on from its runs
     for line in [*(tour if page in GUIDE else []), *commands(page)]:

@@ -116,6 +116,7 @@ def mismatch(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """How some tensors differ from those that are wanted, the first few named; empty where all fit.
 
     Example:
+        >>> import torch
         >>> mismatch({"a": torch.zeros(2)}, {"a": torch.zeros(3), "b": torch.zeros(1)})
         '1 missing (b), 1 of another shape (a (2,) for (3,))'
     """

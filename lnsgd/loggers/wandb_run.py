@@ -74,17 +74,24 @@ def finish_run(run: Any, attempts: Attempts) -> None:
         run: The run.
         attempts: All that was sent to it.
     """
-    import wandb
-
     offline, folder, incomplete = is_offline(run), Path(run.dir).parent, attempts.failed
     try:
         run.finish()
     except (TimeoutError, ConnectionError):
         incomplete = True
     if attempts.process_died:
-        with suppress(ConnectionError):
-            wandb.teardown()  # else it complains when this process ends, at length
+        _forget_process()
     if incomplete and not offline:
         rank_zero_info(f"W&B has not got all of this run. Send it with: wandb sync {folder}")
     if offline:
         rank_zero_info(f"W&B: this run was kept offline. Send it with: wandb sync {folder}")
+
+
+def _forget_process() -> None:
+    """Lets later runs start a process of W&B anew, and the dead one have no last word when this process ends."""
+    import wandb
+    from wandb.sdk.lib import module
+
+    with suppress(ConnectionError):
+        wandb.teardown()
+    module.unset_globals()

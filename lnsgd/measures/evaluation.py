@@ -35,7 +35,7 @@ def is_finite(model: nn.Module) -> bool:
     Outputs need not show it: a ReLU turns −∞ into zero. Measures of a model that is not finite are NaN.
     """
     values = (value.detach() for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
-    return all(bool(_finite_sums(value.view(1, -1))) for value in values)
+    return all(bool(_finite_sums(value.reshape(1, -1))) for value in values)
 
 
 def finite_examples(*columns: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def new_name(folder: SweepFolder) -> str:
 def remembered(folder: SweepFolder) -> list[Submission]:
     """What was handed to SLURM from this folder and may not have ended."""
     found = (
-        read_record(path, {"name": str, "jobs": list, "number": str})
+        read_record(path, {"name": str, "jobs": list, "number": str | None})
         for path in sorted(folder.submissions.glob("[!.]*.json"))
     )
     return [Submission(given["name"], tuple(given["jobs"]), given["number"]) for given in found]

@@ -160,6 +160,7 @@ def test_constants_are_those_of_the_config() -> None:
     assert lr == 4e-5
 
 
+@pytest.mark.slow
 def test_same_seeds_same_numbers(tmp_path: Path) -> None:
     found = []
     for number in range(2):

@@ -212,6 +212,7 @@ def test_arms_train_what_they_say():
     assert options[NOISY] == ""
 
 
+@pytest.mark.slow
 def test_same_seeds_same_numbers(tmp_path):
     found = []
     for number in range(2):

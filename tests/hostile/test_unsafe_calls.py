@@ -19,7 +19,11 @@ ALLOWED = {
     "safetensors.safe_open": {"lnsgd/untrusted/checkpoint.py"},
     "safetensors.torch.save_file": {"lnsgd/untrusted/checkpoint.py"},  # which adds a checksum
     "yaml.load": {"lnsgd/untrusted/texts.py"},
-    "json.loads": {"lnsgd/untrusted/texts.py", "lnsgd/analysis/journal.py", "lnsgd/sweep/table.py"},
+    # In `lost` it is what another process of the same run has said.
+    "json.loads": {
+        *("lnsgd/untrusted/texts.py", "lnsgd/analysis/journal.py", "lnsgd/sweep/table.py"),
+        "lnsgd/processes/lost.py",
+    },
     "yaml.safe_load": {"lnsgd/analysis/objects.py"},  # of the command line
     "yaml.compose": {"lnsgd/untrusted/class_paths.py"},
     "pickle.Unpickler": {"lnsgd/data/pickled.py"},

@@ -27,13 +27,16 @@ def checkpoints(folder: Path) -> int:
     return len(list((folder / "checkpoints").iterdir()))
 
 
-@pytest.mark.parametrize(("engine", "steps"), [("kernel", 20_000), ("general", 1_000)])
+@pytest.mark.parametrize(
+    ("engine", "steps"), [("kernel", 20_000), pytest.param("general", 1_000, marks=pytest.mark.slow)]
+)
 def test_replicated_steps_leave_nothing_in_memory(engine: str, steps: int, tmp_path: Path) -> None:
     taken = replicated(tmp_path, engine, steps)
     assert blocks_a_step(taken) < MOST_BLOCKS
     assert resident_growth(taken) < MOST_GROWTH
 
 
+@pytest.mark.slow
 def test_epochs_leave_nothing_in_memory(tmp_path: Path) -> None:
     taken = ordinary(tmp_path, epochs=12)
     assert blocks_a_step(taken) < MOST_BLOCKS

@@ -169,7 +169,10 @@ def undisturbed(tmp_path_factory, data_dir) -> tuple[Path, Classifier]:
     return folder, train(folder, data_dir, 2, dropout=True)
 
 
-@pytest.mark.parametrize("stop, kill", [(2, False), (EPOCH_STEPS + 1, True)], ids=["exception", "killed"])
+@pytest.mark.parametrize(
+    "stop, kill",
+    [pytest.param(2, False, marks=pytest.mark.slow, id="exception"), pytest.param(EPOCH_STEPS + 1, True, id="killed")],
+)
 def test_two_processes_resume_bit_for_bit(tmp_path, data_dir, undisturbed, stop, kill):
     checkpoints = CheckpointsAt(tmp_path, stop)
     with pytest.raises(ProcessExitedException if kill else ProcessRaisedException, match=r"SIGKILL|StoppedError"):

@@ -83,6 +83,7 @@ def job(folder: Path, tasks: int, *arguments: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_two_tasks_are_stopped_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of the two it is the second that is told to stop.
     write_configs(tmp_path, step=EPOCH_STEPS + 2, name="SIGUSR1", rank=1)
