@@ -23,7 +23,7 @@ class FiniteGuard(Callback):
     """Ends a run at the step whose loss is NaN or infinite, and says what in the network was the first to be so.
 
     The loss is looked at before it is differentiated, so that the weights are those that gave it; a second forward pass
-    over the same batch then finds the layer (`lnsgd.measures.nonfinite`). A gradient that is not finite though its loss
+    over the same batch then finds the layer (``lnsgd.measures.nonfinite``). A gradient that is not finite though its loss
     is shows in the weights that it has made: at the next step, at a checkpoint, or at the end of training. On the CPU
     every step is looked at. On other devices that would make each step wait for its result: there it is every
     ``every_n_steps``-th, by default where the Trainer logs.

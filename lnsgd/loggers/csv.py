@@ -27,7 +27,7 @@ class CSVLogger(Logger):
     """Writes ``metrics.csv`` into the folder of a run.
 
     Numbers logged at one step share a row. The file is replaced as a whole: with every checkpoint (before it, where a
-    `lnsgd.callbacks.run_record.RunRecord` asks for that: what a checkpoint follows from must not be lost), at the end,
+    ``RunRecord`` asks for that: what a checkpoint follows from must not be lost), at the end,
     and in between as often as costs little. When a run goes back to an earlier step (it was resumed), rows after that
     step are dropped and written anew.
 

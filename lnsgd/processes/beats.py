@@ -27,7 +27,7 @@ class Beats:
     Time counts only while this process runs: a job that was suspended as a whole, and is woken, has lost nobody.
 
     Args:
-        store: That of the process group, see `store_of_group`.
+        store: That of the process group, see ``store_of_group``.
         lost: Who is told, and which process this is.
         patience: Seconds without a sign of life.
     """
