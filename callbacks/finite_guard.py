@@ -22,11 +22,11 @@ OnNonFinite = Literal["stop", "ignore"]
 class FiniteGuard(Callback):
     """Ends a run at the step whose loss is NaN or infinite, and says what in the network was the first to be so.
 
-    The loss is looked at before it is differentiated, so that the weights are those that gave it; a second forward pass
-    over the same batch then finds the layer (``lnsgd.measures.nonfinite``). A gradient that is not finite though its loss
-    is shows in the weights that it has made: at the next step, at a checkpoint, or at the end of training. On the CPU
-    every step is looked at. On other devices that would make each step wait for its result: there it is every
-    ``every_n_steps``-th, by default where the Trainer logs.
+    The loss is looked at before it is differentiated, so that the weights are those that gave it; a second forward
+    pass over the same batch then finds the layer (``lnsgd.measures.nonfinite``). A gradient that is not finite though
+    its loss is shows in the weights that it has made: at the next step, at a checkpoint, or at the end of training.
+    On the CPU every step is looked at. On other devices that would make each step wait for its result: there it is
+    every ``every_n_steps``-th, by default where the Trainer logs.
 
     No checkpoint is written that holds a weight, a buffer or a state of the optimizer that is not finite: the last good
     one stays as it is. In several processes a process ends whose share of the batch has such a loss; in ``lnsgd fit``
