@@ -16,6 +16,8 @@ from multiprocessing import util
 from pathlib import Path
 from select import select
 
+from lnsgd.sweep import local
+
 ROOT = Path(__file__).parents[1]
 DEADLINE = 120
 
@@ -23,7 +25,10 @@ DEADLINE = 120
 SAID = "said.txt"
 
 # What commands import when they are called.
-_IMPORTED = ("lnsgd.training", "lnsgd.sweep.run", "lnsgd.sweep.work", "lnsgd.analysis.command", "lnsgd.figures.command")
+_IMPORTED = (
+    *("lnsgd.training", "lnsgd.sweep.run", "lnsgd.analysis.command", "lnsgd.figures.command"),
+    *local._PRELOADED,
+)
 
 
 class WarmCommands:

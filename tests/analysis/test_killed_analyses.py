@@ -1,11 +1,8 @@
 """Analyses and comparisons in processes of their own, killed at random moments and started again."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.warm_commands import SAID, WarmCommands
+
 DEADLINE = 120
 
 QUICK = ["--measures", "Performance,ActiveNeurons,DistanceFromInit,WeightNorms,ImplicitRegularizer"]
@@ -24,56 +22,26 @@ ALL = ["--measures", "default,SpectralDensity"]
 ALL += [f"--measures.SpectralDensity.{setting}" for setting in ("top=0", "probes=2", "steps=8")]
 
 
-class Analyses:
-    """Analyses, one at a time, each in a process that can be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "analyses.txt"
-        self._warm = subprocess.Popen(
-            [sys.executable, "-m", "tests.analysis.warm_analyses"],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._line()  # it has imported everything
-
-    def start(self, args: list[str]) -> int:
-        """Its process id."""
-        assert self._warm.stdin is not None
-        self._warm.stdin.write(json.dumps(args) + "\n")
-        self._warm.stdin.flush()
-        return int(self._line())
-
-    def end(self) -> int:
-        """Its exit code, once it has ended."""
-        code = int(self._line())
-        assert code in (0, -signal.SIGKILL), self._log.read_text()
-        return code
-
-    def undisturbed(self, args: list[str]) -> float:
-        """Seconds that it takes."""
-        began = time.monotonic()
-        self.start(args)
-        assert self.end() == 0
-        return time.monotonic() - began
-
-    def _line(self) -> str:
-        assert self._warm.stdout is not None
-        return self._warm.stdout.readline()
-
-    def close(self) -> None:
-        assert self._warm.stdin is not None
-        self._warm.stdin.close()
-        self._warm.wait()
-
-
 @pytest.fixture(scope="module")
-def analyses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Analyses]:
-    started = Analyses(tmp_path_factory.mktemp("kills"))
+def commands() -> Iterator[WarmCommands]:
+    started = WarmCommands()
     yield started
     started.close()
+
+
+def undisturbed(commands: WarmCommands, args: list[str], folder: Path) -> float:
+    """Seconds that an analysis takes."""
+    began = time.monotonic()
+    commands.start(args, folder)
+    assert end(commands, folder) == 0
+    return time.monotonic() - began
+
+
+def end(commands: WarmCommands, folder: Path) -> int:
+    """Exit code of an analysis, once it has ended or was killed."""
+    code = commands.end()
+    assert code in (0, -signal.SIGKILL), (folder / SAID).read_text()
+    return code
 
 
 def computed(out: Path) -> list[bytes]:
@@ -100,12 +68,12 @@ def results(out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(("kills", "measures"), [(2, QUICK), pytest.param(20, ALL, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("compared", [False, True], ids=["analyze", "compare"])
 def test_killed_and_started_again(
-    kills: int, measures: list[str], compared: bool, analyses: Analyses, replicated: Path, tmp_path: Path
+    kills: int, measures: list[str], compared: bool, commands: WarmCommands, replicated: Path, tmp_path: Path
 ) -> None:
     """Nothing is computed twice, and every file is the undisturbed one's, bit for bit."""
     inputs = ["--compare", str(replicated / "init.safetensors"), str(replicated)] if compared else [str(replicated)]
-    args = [*inputs, *measures, "--accelerator", "cpu"]
-    seconds = analyses.undisturbed([*args, "--out", str(tmp_path / "undisturbed")])
+    args = ["analyze", *inputs, *measures, "--accelerator", "cpu"]
+    seconds = undisturbed(commands, [*args, "--out", str(tmp_path / "undisturbed")], tmp_path)
     wanted = results(tmp_path / "undisturbed")
     draw = random.Random(kills)
     killed, between, folders = 0, 0, count()
@@ -114,7 +82,7 @@ def test_killed_and_started_again(
         seen: list[bytes] = []
         complete = False
         while killed < kills and not complete:
-            process = analyses.start([*args, "--out", str(out)])
+            process = commands.start([*args, "--out", str(out)], tmp_path)
             if draw.random() < 0.75:  # else perhaps while files are opened or pictures are drawn
                 wait_for_more(out, len(seen) + draw.randrange(4), process)
                 time.sleep(draw.uniform(0, 0.05))
@@ -122,12 +90,12 @@ def test_killed_and_started_again(
                 time.sleep(draw.uniform(0, seconds))
             with suppress(ProcessLookupError):  # it has ended already
                 os.kill(process, signal.SIGKILL)
-            complete = analyses.end() == 0
+            complete = end(commands, tmp_path) == 0
             now = computed(out)
             assert now[: len(seen)] == seen
             seen = now
             killed += not complete
             between += not complete and 0 < len(seen) < len(computed(tmp_path / "undisturbed"))
-        analyses.undisturbed([*args, "--out", str(out)])
+        undisturbed(commands, [*args, "--out", str(out)], tmp_path)
         assert results(out) == wanted
     assert between > 0  # kills that found some computed, and some not
