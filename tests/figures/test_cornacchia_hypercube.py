@@ -126,6 +126,7 @@ def test_claims_speak_of_the_config_s_network() -> None:
     assert model["net"]["init_args"]["init"]["init_args"]["bound"] == pytest.approx(math.sqrt(3), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_same_seeds_same_numbers(tmp_path: Path) -> None:
     short = ["--trainer.max_steps", "500", "--data.test_size", "50", "--replicas.seeds", "2"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]

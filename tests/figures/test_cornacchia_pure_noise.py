@@ -99,6 +99,7 @@ def test_constants_are_those_of_the_config():
     assert {c["init_args"].get("examples", 2000) for c in config["trainer"]["callbacks"]} == {2000}
 
 
+@pytest.mark.slow
 def test_same_seeds_same_numbers(tmp_path):
     found = []
     for number in range(2):

@@ -138,6 +138,7 @@ def test_configs_go_from_no_noise_to_pure_noise_in_tenths(arm: str) -> None:
     assert config["model"]["init_args"]["net"]["init_args"]["widths"][1] == UNITS[arm]
 
 
+@pytest.mark.slow
 def test_same_seeds_same_numbers(tmp_path: Path) -> None:
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     grid = ["--replicas.seeds", "2", "--replicas.noise", "[0.0,1.0]"]
