@@ -1,6 +1,8 @@
-"""Shared fixtures: where the full data sets are, and a quiet, small training run."""
+"""Shared fixtures: where the full data sets are, and what the user is told."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,15 @@ def full_cifar10() -> Path:
     if not folder or not any((Path(folder) / f"cifar-10-batches-{kind}").is_dir() for kind in ("bin", "py")):
         pytest.skip("needs the full CIFAR-10: set LNSGD_DATA_DIR to a folder with cifar-10-batches-bin or -py")
     return Path(folder)
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What Lightning's rank-zero logger tells the user."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)

@@ -1,6 +1,5 @@
 """Weights & Biases, kept offline and read back from the run's file."""
 
-import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -33,18 +32,6 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     isolate(monkeypatch, tmp_path)
     yield tmp_path
     wandb.teardown()
-
-
-@pytest.fixture
-def told() -> Iterator[list[str]]:
-    """What Lightning's rank-zero logger tells the user."""
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Weights & Biases online, against a small server on this machine."""
 
 import json
-import logging
 import os
 import signal
 from collections import Counter
@@ -39,18 +38,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbSer
         yield started
         started.dead = False
         wandb.teardown()
-
-
-@pytest.fixture
-def told() -> Iterator[list[str]]:
-    """What Lightning's rank-zero logger tells the user."""
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
 
 
 class FailAfter(Callback):

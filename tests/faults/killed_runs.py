@@ -137,13 +137,20 @@ def _written(out: Path) -> int:
     return max(times)
 
 
+# Lightning's counts of batches.
+_CALLS = ("epoch_loop.batch_progress/", "epoch_loop.state_dict/_batches_that_stepped")
+
+
 def assert_same_training(one: Path, other: Path) -> None:
     """Weights, states of optimizer, schedule and callbacks, tables and records, bit for bit; but not when it was."""
     run, whole = RunFolder(one), RunFolder(other)
     a, b = (torch.load(folder.last_checkpoint, weights_only=False) for folder in (run, whole))
     flat, wanted = _plain(a), _plain(b)
     assert flat.keys() == wanted.keys()
-    assert [name for name in flat if flat[name] != wanted[name]] == []
+    # A batch of replicas is a call that takes as many steps as fit into a moment: how many there were is no result.
+    calls = _CALLS if (other / "replicas.csv").exists() else ()
+    different = [name for name in flat if flat[name] != wanted[name] and not any(call in name for call in calls)]
+    assert not different, different
     for name in ("metrics.csv", "replicas.csv"):
         assert_same_table(one / name, other / name)
     if (other / "measures.parquet").exists():
