@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # The axis of everything that is logged.
 _STEP = "trainer/global_step"
 
-
 # What asks the server at once.
 _ASKING = "tables and checkpoints"
 
