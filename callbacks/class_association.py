@@ -15,8 +15,9 @@ from lnsgd.callbacks.measurements import Measurement
 from lnsgd.measures import Firings, associated_class
 from lnsgd.measures.class_association import association, firing_rates, plot_histograms
 from lnsgd.modules.replicated import Subject
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.checkpoint import save_safetensors
+from lnsgd.writing import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

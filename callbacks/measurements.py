@@ -12,8 +12,9 @@ from pytorch_lightning import Trainer
 
 from lnsgd.loggers.csv import MOVE_AWAY
 from lnsgd.replicas import group_statistics
-from lnsgd.run_folder import RunFolder, Throttle, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.tables import check_parquet, naming
+from lnsgd.writing import Throttle, whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

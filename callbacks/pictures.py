@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from lnsgd.modules.replicated import ReplicatedModule
 from lnsgd.replicas import groups
-from lnsgd.run_folder import whole_file
+from lnsgd.writing import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

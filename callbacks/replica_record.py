@@ -10,7 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from lnsgd.callbacks.stopping_rule import LIMIT, rules_of
 from lnsgd.callbacks.tables import send_replicas
 from lnsgd.modules import ReplicatedModule
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
+from lnsgd.writing import whole_file
 
 
 class ReplicaRecord(Callback):

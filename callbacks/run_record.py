@@ -16,8 +16,9 @@ from lnsgd import __version__
 from lnsgd.callbacks.stopping_rule import stopped_by
 from lnsgd.callbacks.tables import send_final_measures
 from lnsgd.loggers import CSVLogger
-from lnsgd.run_folder import NotWrittenError, RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.checkpoint import save_safetensors
+from lnsgd.writing import NotWrittenError, remove_parts, whole_file
 
 
 class RunRecord(Callback):
@@ -42,7 +43,7 @@ class RunRecord(Callback):
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Removes what a run that was killed has left half-written."""
-        self.run.remove_parts()
+        remove_parts(self.run.path, alone=True)
 
     def state_dict(self) -> dict[str, Any]:
         """How long training has taken so far, and by how many processes it was done from which step on."""
@@ -98,15 +99,14 @@ class RunRecord(Callback):
                 f"{self.run.config} is gone: the folder of the run was removed or replaced while it was trained; "
                 "bring it back and start again, or start over in another folder"
             )
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                logger.flush()
+        _write_metrics(trainer)
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says that the run reached its end, and what it ran on."""
+        """Says that the run reached its end, and what it ran on; after ``metrics.csv``, which is complete by then."""
         if trainer.interrupted:
             return
+        _write_metrics(trainer)
         send_final_measures(trainer, self.run.measures)
         ended = {
             "epochs": trainer.current_epoch,
@@ -128,6 +128,12 @@ class RunRecord(Callback):
             ended["stopped_by"] = reason
         with whole_file(self.run.finished) as part:
             part.write_text(json.dumps(ended, indent=2) + "\n")
+
+
+def _write_metrics(trainer: Trainer) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            logger.flush()
 
 
 def _device_name(device: torch.device) -> str:

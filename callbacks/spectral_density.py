@@ -13,8 +13,9 @@ from lnsgd.callbacks.measure import share_of, subjects
 from lnsgd.callbacks.measurement_data import BatchLayout, DataSource, GivenData, Split, forget
 from lnsgd.callbacks.per_example_loss import PerExampleLoss, per_example_loss
 from lnsgd.modules.replicated import Subject
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.checkpoint import save_safetensors
+from lnsgd.writing import whole_file
 
 # The density, and the eigenvalues that are marked in its picture.
 Spectrum = tuple[measures.SpectralDensity, Tensor | None]

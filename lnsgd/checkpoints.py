@@ -10,8 +10,9 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.checkpoint import load_checkpoint
+from lnsgd.writing import whole_file
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

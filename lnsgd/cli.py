@@ -6,8 +6,8 @@ from argparse import ArgumentError
 
 from lnsgd.messages import one_line, out_of_memory, printable
 from lnsgd.run_errors import RunError
-from lnsgd.run_folder import NotWrittenError
 from lnsgd.stop_signals import INTERRUPTED, StopSignals
+from lnsgd.writing import NotWrittenError
 
 USAGE = """\
 usage: lnsgd <command> [options]

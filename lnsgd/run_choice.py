@@ -15,6 +15,7 @@ from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.checkpoint import load_checkpoint
 from lnsgd.untrusted.tables import naming, read_record
 from lnsgd.untrusted.texts import load_yaml
+from lnsgd.writing import check_writable
 
 _LIMITS = ("max_epochs", "max_steps", "max_time")
 
@@ -51,7 +52,7 @@ def choose_folder(
             )
     else:
         run = _free_folder(Path("runs"), _config_name(configs))
-    run.check_writable()
+    check_writable(run.path)
     return run
 
 

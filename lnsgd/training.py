@@ -351,8 +351,13 @@ def _as_list(setting: Any) -> list[Any]:
 
 
 def _checkpoints(replicated: bool) -> list[ModelCheckpoint]:
-    """After each epoch; in a replicated run, where an epoch may be the whole run, also in between."""
-    each_epoch = ModelCheckpoint(filename="{epoch}-{step}", save_last=True, enable_version_counter=False)
+    """``last.ckpt`` after each epoch; in a replicated run, where an epoch may be the whole run, also in between.
+
+    Left to itself Lightning saves after validations alone where these are rarer or more frequent than epochs, and the
+    steps after the last one would be in no checkpoint. A file for each epoch beside ``last.ckpt`` would hold the same.
+    """
+    last = ModelCheckpoint.CHECKPOINT_NAME_LAST
+    each_epoch = ModelCheckpoint(filename=last, save_on_train_epoch_end=True, enable_version_counter=False)
     if not replicated:
         return [each_epoch]
     in_between = ModelCheckpoint(

@@ -1,4 +1,4 @@
-"""Shared fixtures: where the full data sets are, and what the user is told."""
+"""Shared fixtures: where the full data sets are, what the user is told, and who starts commands."""
 
 import logging
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.warm_commands import WarmCommands
 
 # Doctests are collected from all modules, but two of one name cannot both be.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
@@ -44,3 +46,11 @@ def told() -> Iterator[list[str]]:
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[WarmCommands]:
+    """Who starts commands that need a process of their own; what a command prints is in the folder where it runs."""
+    started = WarmCommands()
+    yield started
+    started.close()

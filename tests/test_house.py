@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom. A room is a module or a folder of ``lnsgd``; rooms of one line do not import each other,
 # but a folder's files may import one another. ``lnsgd`` stands for the package's own ``__init__``.
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("lnsgd", "messages", "run_errors", "numbers", "schedules", "stop_signals", "untrusted"),
+    ("lnsgd", "messages", "run_errors", "numbers", "schedules", "stop_signals", "untrusted", "writing"),
     ("rng",),
     ("label_noise",),
     ("streams",),

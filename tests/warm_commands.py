@@ -1,6 +1,7 @@
 """Commands in processes of their own, forked from one that has imported everything once.
 
-A line of JSON in, the arguments and the folder; a process id out, and when the process has ended, its exit code.
+A line of JSON in: the arguments, the folder, and at which change of a folder to die; a process id out, and when the
+process has ended, its exit code.
 """
 
 import json
@@ -9,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from multiprocessing import util
+from multiprocessing import Value, util
 from pathlib import Path
 from select import select
+from typing import Any
 
 from lnsgd.sweep import local
 
@@ -45,10 +47,16 @@ class WarmCommands:
         self._process: int | None = None
         assert self._line() == "ready\n"  # it has imported everything
 
-    def start(self, args: Sequence[str], folder: Path) -> int:
-        """Id of the process of ``lnsgd …``, which runs in a folder."""
+    def start(self, args: Sequence[str], folder: Path, dies_at: int = 0) -> int:
+        """Id of the process of ``lnsgd …``, which runs in a folder.
+
+        With ``dies_at`` it is killed, with all that it has started, just before the n-th time that one of them gives a
+        file its name or takes one away.
+        """
+        if self._process is not None:  # a test that failed has left it
+            self.kill(self._process)
         assert self._warm.stdin is not None
-        self._warm.stdin.write(json.dumps([*map(str, args), str(folder)]) + "\n")
+        self._warm.stdin.write(json.dumps([[*map(str, args)], str(folder), dies_at]) + "\n")
         self._warm.stdin.flush()
         self._process = int(self._line())
         return self._process
@@ -114,10 +122,29 @@ def _fork_in_place_of_spawn(path: bytes, args: Sequence[str], passfds: Sequence[
         os._exit(0)
 
 
-def _run(args: list[str], folder: str) -> None:
+def _die_at(change: int) -> None:
+    changes = Value("i")
+
+    def counted(call: Callable[..., None]) -> Callable[..., None]:
+        def count_and_call(*args: Any, **kwargs: Any) -> None:
+            with changes:
+                changes.value += 1
+                if changes.value == change:
+                    os.killpg(0, signal.SIGKILL)
+            call(*args, **kwargs)
+
+        return count_and_call
+
+    for name in ("replace", "rename", "unlink", "remove"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def _run(args: list[str], folder: str, dies_at: int) -> None:
     from lnsgd.cli import main
 
     os.setsid()
+    if dies_at:
+        _die_at(dies_at)
     os.chdir(folder)
     util.spawnv_passfds = _fork_in_place_of_spawn
     log = os.open(SAID, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -144,7 +171,6 @@ if __name__ == "__main__":
     print("ready", flush=True)
     for line in sys.stdin:
         if (child := os.fork()) == 0:
-            *arguments, where = json.loads(line)
-            _run(arguments, where)
+            _run(*json.loads(line))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -23,7 +23,8 @@ from lnsgd.analysis.plots import draw, line
 from lnsgd.analysis.shown import shown, shown_differences, shown_similarity
 from lnsgd.callbacks.pictures import save
 from lnsgd.messages import CommandParser, counted
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
+from lnsgd.writing import check_writable, remove_parts, whole_file
 
 
 def analyze(args: list[str]) -> None:
@@ -94,7 +95,8 @@ def _compare(options: Namespace, given: Given, chosen: tuple[list[Measure], bool
 
 def _folder(options: Namespace, name: str) -> Path:
     out = options.out or Path("runs") / "analysis" / name
-    RunFolder(out).check_writable()
+    check_writable(out)
+    remove_parts(out)
     return out
 
 

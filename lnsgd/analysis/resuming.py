@@ -18,8 +18,8 @@ from lnsgd.analysis.source import Checkpoint, Source
 from lnsgd.callbacks import DistanceFromInit, SpectralDensity
 from lnsgd.callbacks.measurements import Measurement
 from lnsgd.modules.replicated import Subject
-from lnsgd.run_folder import whole_file
 from lnsgd.untrusted.checkpoint import content_hash, load_safetensors, save_safetensors
+from lnsgd.writing import whole_file
 
 
 class Found(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lnsgd.run_folder import whole_file
+from lnsgd.writing import whole_file
 
 
 @dataclass(frozen=True)

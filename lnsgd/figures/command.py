@@ -17,7 +17,7 @@ from lnsgd.loggers.wandb_group import WandbGroup
 from lnsgd.loggers.wandb_results import Results, send_results
 from lnsgd.loggers.wandb_run import check_project
 from lnsgd.messages import CommandParser
-from lnsgd.run_folder import whole_file
+from lnsgd.writing import whole_file
 
 
 def reproduce(args: list[str]) -> None:

@@ -17,8 +17,9 @@ from lnsgd.figures.figure import Figure
 from lnsgd.figures.seed_runs import seed_run, unite
 from lnsgd.figures.sweeps import run_grid
 from lnsgd.loggers.wandb_group import WandbGroup
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.tables import read_record
+from lnsgd.writing import check_writable, remove_parts, whole_file
 
 
 def run_figure(
@@ -128,7 +129,8 @@ def _claim_folder(figure: Figure, scale: str, seeds: int, out: Path) -> None:
         "arms": {arm: figure.options(scale, arm) for arm in figure.arms},
         **({"grids": figure.scales[scale].grids} if figure.swept else {}),
     }
-    RunFolder(out).check_writable()
+    check_writable(out)
+    remove_parts(out)
     path = out / "settings.json"
     if path.exists() and read_record(path, {}) != settings:
         raise ValueError(f"{out} holds runs with other settings (see {path.name} there); give another --out")

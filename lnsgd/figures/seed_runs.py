@@ -7,8 +7,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from lnsgd.replicas import Replica
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.tables import read_parquet, read_record
+from lnsgd.writing import whole_file
 
 
 def seed_run(arm: RunFolder, seed: int) -> RunFolder:

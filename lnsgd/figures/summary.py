@@ -8,8 +8,8 @@ from lnsgd import __version__
 from lnsgd.figures.claims import Claim
 from lnsgd.figures.figure import Figure, Runs
 from lnsgd.figures.results import seconds
-from lnsgd.run_folder import whole_file
 from lnsgd.untrusted.tables import read_record
+from lnsgd.writing import whole_file
 
 
 def write_summary(figure: Figure, scale: str, seeds: int, runs: Runs, claims: Sequence[Claim], path: Path) -> None:

@@ -11,9 +11,10 @@ from rich.console import Console
 from lnsgd import __version__
 from lnsgd.figures.figure import Figure
 from lnsgd.loggers.wandb_group import WandbGroup
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.sweep import load
 from lnsgd.sweep.table import UNFINISHED
+from lnsgd.writing import whole_file
 
 
 def run_grid(

@@ -12,9 +12,10 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from lnsgd.run_folder import RunFolder, Throttle, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.files import UnreadableError
 from lnsgd.untrusted.tables import naming
+from lnsgd.writing import Throttle, whole_file
 
 # What can be done about a table of a run that is to go on. It is never replaced unasked: it may be all there is.
 MOVE_AWAY = "move it away, and the run goes on without what it had; or start over in another folder"

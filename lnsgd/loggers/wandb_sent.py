@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lnsgd.run_folder import Throttle, whole_file
 from lnsgd.untrusted.tables import read_record
+from lnsgd.writing import Throttle, whole_file
 
 
 class SentSteps:

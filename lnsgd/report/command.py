@@ -9,7 +9,7 @@ from lnsgd.messages import CommandParser, counted
 from lnsgd.report.find import read_folders
 from lnsgd.report.page import render
 from lnsgd.report.tracked import results_of
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.writing import check_writable, whole_file
 
 
 def report(args: list[str]) -> None:
@@ -38,7 +38,7 @@ def report(args: list[str]) -> None:
         check_project(options.wandb)
     if options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give a file, such as {options.out / 'report.html'}")
-    RunFolder(options.out.parent).check_writable()
+    check_writable(options.out.parent)
     sections = read_folders(options.folders)
     page = render(sections, datetime.now(timezone.utc))
     with whole_file(options.out) as part:

@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import Console
 
 from lnsgd.messages import CommandParser, counted
-from lnsgd.run_folder import whole_file
 from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
 from lnsgd.sweep.table import UNFINISHED, load, load_trajectories
 from lnsgd.sweep.table_display import show_table
+from lnsgd.writing import whole_file
 
 
 def sweep(args: list[str]) -> None:

@@ -10,12 +10,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from lnsgd.messages import counted
-from lnsgd.run_folder import Throttle
 from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.grid import Sweep
 from lnsgd.sweep.plan import Plan, varied
 from lnsgd.sweep.progress import part_done
+from lnsgd.writing import Throttle
 
 # More jobs, or failed cells, are not shown one by one.
 _ROWS = 40

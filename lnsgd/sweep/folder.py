@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.sweep.attempts import Attempts, step_reached
 from lnsgd.untrusted.tables import naming, read_record
+from lnsgd.writing import whole_file
 
 # What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

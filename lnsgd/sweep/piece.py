@@ -12,12 +12,13 @@ from lnsgd import __version__
 from lnsgd.callbacks.measurements import Measurement, scalars
 from lnsgd.callbacks.stopping_rule import LIMIT
 from lnsgd.run_errors import DivergedError
-from lnsgd.run_folder import RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
 from lnsgd.sweep.attempts import Attempts
 from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.table import COLUMNS
 from lnsgd.untrusted.files import UnreadableError
 from lnsgd.untrusted.tables import naming, read_parquet, read_record
+from lnsgd.writing import whole_file
 
 _LOSS = "train/loss"
 _ENDED = {"steps": int, "epochs": (int, float), "seconds": (int, float), "device": str, "versions": dict}

@@ -8,8 +8,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lnsgd.callbacks.step_progress_bar import last_step
 from lnsgd.modules import ReplicatedModule
-from lnsgd.run_folder import Throttle, whole_file
 from lnsgd.untrusted.tables import read_record
+from lnsgd.writing import Throttle, whole_file
 
 
 class SweepProgress(Callback):

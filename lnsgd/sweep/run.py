@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lnsgd.run_folder import RunFolder, whole_file
 from lnsgd.sweep.display import Board, show_plan
 from lnsgd.sweep.executor import Executor
 from lnsgd.sweep.folder import SweepFolder
@@ -15,6 +14,7 @@ from lnsgd.sweep.grid import Sweep, read_sweep
 from lnsgd.sweep.plan import Packed, Plan, make_plan, pack_cells
 from lnsgd.sweep.resolve import ConfigReader
 from lnsgd.sweep.table import failed_jobs, forget_failed, write_planned
+from lnsgd.writing import check_writable, remove_parts, whole_file
 
 
 def run_sweep(
@@ -44,8 +44,9 @@ def run_sweep(
         ValueError: the sweep is wrong, or the folder cannot be written to; nothing has been run.
     """
     wanted, folder = read_sweep(file), SweepFolder(out)
-    RunFolder(folder.path).check_writable()
+    check_writable(folder.path)
     if not dry_run:
+        remove_parts(folder.path)
         executor.prepare()
     resources = executor.resources()
     packed = pack_cells(wanted, ConfigReader(wanted), resources)

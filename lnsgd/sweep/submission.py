@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lnsgd.run_folder import whole_file
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.slurm_options import SlurmOptions
 from lnsgd.sweep.slurm_task import SlurmTask
 from lnsgd.untrusted.tables import read_record
+from lnsgd.writing import whole_file
 
 # SLURM's MaxArraySize is 1001 where nobody has changed it, and that counts indices from 0.
 MOST_TASKS = 1000

@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lnsgd.run_folder import whole_file
 from lnsgd.sweep.cells import Cell
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.untrusted.tables import naming, read_arrow, read_parquet
+from lnsgd.writing import whole_file
 
 # Columns of the table that are not options or measures.
 COLUMNS = {

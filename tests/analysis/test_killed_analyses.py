@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -20,13 +19,6 @@ QUICK = ["--measures", "Performance,ActiveNeurons,DistanceFromInit,WeightNorms,I
 # Also what makes pictures of its own.
 ALL = ["--measures", "default,SpectralDensity"]
 ALL += [f"--measures.SpectralDensity.{setting}" for setting in ("top=0", "probes=2", "steps=8")]
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[WarmCommands]:
-    started = WarmCommands()
-    yield started
-    started.close()
 
 
 def undisturbed(commands: WarmCommands, args: list[str], folder: Path) -> float:

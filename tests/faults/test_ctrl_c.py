@@ -5,7 +5,7 @@ import pty
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from select import select
 
@@ -20,13 +20,6 @@ from tests.warm_commands import DEADLINE, SAID, WarmCommands
 LONG = ["--trainer.max_epochs", "3000", "--trainer.log_every_n_steps", "50"]
 BAR = ["--trainer.enable_progress_bar", "true"]
 REPLICATED = ["--replicas.seeds", "2", "--replicas.engine", "kernel"]
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[WarmCommands]:
-    started = WarmCommands()
-    yield started
-    started.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
+from shutil import copy, copytree
 
 import pytest
 import torch
@@ -59,8 +59,7 @@ def cut(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolde
 
 def test_there_is_one_before(cut: RunFolder) -> None:
     steps = {path.name: torch.load(path)["global_step"] for path in cut.checkpoints.iterdir()}
-    at_its_end = f"epoch=1-step={STEPS_BEFORE}.ckpt"
-    assert steps == {at_its_end: STEPS_BEFORE, "last.ckpt": STEPS_BEFORE, "last.ckpt.previous": EPOCH_STEPS}
+    assert steps == {"last.ckpt": STEPS_BEFORE, "last.ckpt.previous": EPOCH_STEPS}
 
 
 @pytest.mark.parametrize(
@@ -78,19 +77,21 @@ def test_the_newest_whole_one_is_used(
     fit(cut, checkpoint=checkpoint)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
     assert line.startswith("lnsgd: cut/checkpoints/last.ckpt is damaged or no checkpoint (")
-    assert line.endswith(f"; going on from cut/checkpoints/epoch=1-step={STEPS_BEFORE}.ckpt at step {STEPS_BEFORE}")
+    assert line.endswith(f"; going on from cut/checkpoints/last.ckpt.previous at step {EPOCH_STEPS}")
     assert_same_run(cut, RunFolder(Path("whole")))
 
 
-def test_the_one_before_that(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_several_the_one_with_the_most_steps(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """Checkpoints that a ModelCheckpoint of the config has kept beside the last one."""
+    own = {step: cut.checkpoints / f"epoch={epoch}-step={step}.ckpt" for epoch, step in enumerate((5, 10))}
+    RunFolder.before(cut.last_checkpoint).rename(own[5])
+    copy(cut.last_checkpoint, own[10])
     damage(cut.last_checkpoint, "truncated")
-    damage(next(cut.checkpoints.glob("epoch*")), "zeroed")
-    previous = RunFolder.before(cut.last_checkpoint)
+    damage(own[10], "zeroed")
     fit(cut)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
-    damaged = ["last.ckpt", f"epoch=1-step={STEPS_BEFORE}.ckpt"]
-    assert [line.split()[1] for line in lines] == [str(cut.checkpoints / name) for name in damaged]
-    assert all(line.endswith(f"going on from {previous} at step {EPOCH_STEPS}") for line in lines)
+    assert [line.split()[1] for line in lines] == [str(cut.last_checkpoint), str(own[10])]
+    assert all(line.endswith(f"going on from {own[5]} at step 5") for line in lines)
     assert_same_run(cut, RunFolder(Path("whole")))
 
 

@@ -1,6 +1,6 @@
 """Training killed at random moments, and gone on with, ends bit for bit as if it had never been."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.faults.killed_runs import Killer, Survived, assert_same_table, assert_same_training
+from tests.faults.killed_runs import Killer, Survived, assert_same_table, assert_same_training, kill_at_changes
 from tests.stopped_runs import CONFIG
 from tests.warm_commands import WarmCommands
 
 EPOCHS = 12
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[WarmCommands]:
-    started = WarmCommands()
-    yield started
-    started.close()
 
 
 def noise(name: str, **options: Any) -> dict[str, Any]:
@@ -97,6 +90,28 @@ def test_killed_and_gone_on_with(commands: WarmCommands, written: Written, tmp_p
     survive(commands, written(MODELS["uniform-momentum"]), tmp_path, kills=4)
 
 
+def test_killed_at_some_changes(commands: WarmCommands, written: Written, tmp_path: Path) -> None:
+    assert kill_at_changes(commands, written(trainer={"max_epochs": 1}), assert_same_training, tmp_path, 1, 4) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [1, 2])
+@pytest.mark.parametrize("trainer", [{}, TRAINERS["validating"], {"check_val_every_n_epoch": 2}], ids=str)
+def test_killed_at_each_change(
+    trainer: dict[str, Any], half: int, commands: WarmCommands, written: Written, tmp_path: Path
+) -> None:
+    """Kills at odd and at even changes, that two processes can test it."""
+    command = written(MODELS["uniform-momentum"], {"max_epochs": 3, **trainer})
+    assert kill_at_changes(commands, command, assert_same_training, tmp_path, half, 2) >= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", REPLICATED)
+def test_replicas_killed_at_changes(replicas: str, commands: WarmCommands, written: Written, tmp_path: Path) -> None:
+    command = written(trainer={"max_epochs": 2}, options=REPLICATED[replicas])
+    assert kill_at_changes(commands, command, assert_same_training, tmp_path, 1, 3) >= 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_noise_and_optimizer(model: str, commands: WarmCommands, written: Written, tmp_path: Path) -> None:
@@ -151,3 +166,11 @@ def test_reproduce(commands: WarmCommands, tmp_path: Path) -> None:
         return ["reproduce", "cornacchia-basis", "--seeds", "3", "--out", str(out)]
 
     Killer(commands, command, assert_same_figure, tmp_path, seed=0).survive(6)
+
+
+@pytest.mark.slow
+def test_reproduce_killed_at_changes(commands: WarmCommands, tmp_path: Path) -> None:
+    def command(out: Path) -> list[str]:
+        return ["reproduce", "cornacchia-basis", "--seeds", "1", "--out", str(out)]
+
+    assert kill_at_changes(commands, command, assert_same_figure, tmp_path, 1, 5) >= 10

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from lnsgd.cli import main
-from lnsgd.run_folder import NotWrittenError, RunFolder, whole_file
+from lnsgd.run_folder import RunFolder
+from lnsgd.writing import NotWrittenError, whole_file
 from tests.stopped_runs import EPOCH_STEPS, assert_same_run, write_configs
 
 # In the second epoch, with the checkpoint of the first on the disk.

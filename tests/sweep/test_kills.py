@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -18,13 +17,6 @@ from tests.sweep.small_sweeps import DEADLINE, assert_same_table, write_sweep
 from tests.warm_commands import WarmCommands, alive
 
 STEPS = {"trainer.max_steps": 200}
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[WarmCommands]:
-    started = WarmCommands()
-    yield started
-    started.close()
 
 
 def arguments(path: Path, out: Path) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from lnsgd.cli import main
-from lnsgd.run_folder import whole_file
 from lnsgd.sweep import load, slurm, submission
 from lnsgd.sweep.executor import Resources, make_executor
 from lnsgd.sweep.folder import SweepFolder
@@ -18,6 +17,7 @@ from lnsgd.sweep.resolve import ConfigReader
 from lnsgd.sweep.slurm_options import SlurmOptions
 from lnsgd.sweep.submission import Submission, remembered, sbatch_text
 from lnsgd.sweep.table import write_planned
+from lnsgd.writing import whole_file
 from tests.sweep.small_sweeps import content, stands_at, write_sweep
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lnsgd.run_folder import Throttle
 from lnsgd.sweep.cells import Cell, Cells
 from lnsgd.sweep.display import Board, failed_cells, show_plan
 from lnsgd.sweep.executor import Resources
 from lnsgd.sweep.folder import JobSpec, SweepFolder
 from lnsgd.sweep.grid import Sweep
 from lnsgd.sweep.plan import Plan
+from lnsgd.writing import Throttle
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lnsgd.run_folder import Throttle
 from lnsgd.sweep.progress import SweepProgress, part_done
+from lnsgd.writing import Throttle
 
 
 def trainer(step: int, last: float, first: bool = True) -> SimpleNamespace:

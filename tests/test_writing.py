@@ -1,0 +1,96 @@
+"""Files appear whole or not at all."""
+
+import os
+import platform
+import subprocess
+
+import pytest
+import torch
+
+from lnsgd.checkpoints import WholeCheckpointIO
+from lnsgd.writing import Throttle, check_writable, remove_parts, whole_file
+
+
+def test_a_failed_writer_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), whole_file(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(2)}}, path)
+
+    def half(checkpoint, target):
+        target.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        WholeCheckpointIO().save_checkpoint({"state_dict": {}}, path)
+    assert torch.equal(torch.load(path)["state_dict"]["w"], torch.ones(2))
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", ["sub/run", "run"])
+def test_a_folder_below_a_file_cannot_be_written_to(tmp_path, folder):
+    (tmp_path / folder.split("/")[0]).write_text("a file")
+    with pytest.raises(OSError, match="cannot write to"):
+        check_writable(tmp_path / folder)
+
+
+def test_throttle_waits_in_proportion_to_the_cost(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    throttle = Throttle()
+    now[0] = 2.0
+    assert throttle.due()
+    with throttle.writing():
+        now[0] += 1.0  # a second's work allows the next after 50
+    now[0] += 49.0
+    assert not throttle.due()
+    now[0] += 2.0
+    assert throttle.due()
+
+
+@pytest.fixture
+def ended() -> int:
+    """Number of a process that is gone."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_killed_processes_have_left_is_removed(tmp_path, ended, alone):
+    here = platform.node()
+    gone = f".file.{here}-{ended}.part"
+    others = [f".file.{here}-{os.getppid()}.part", f".file.elsewhere-{ended}.part"]
+    kept = [f".file.{here}-{os.getpid()}.part", "file.part", ".file.part" if not alone else "file"]
+    folders = [tmp_path, tmp_path / "checkpoints", tmp_path / "figures" / "replica3"]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in [gone, *others, *kept]:
+            (folder / name).write_text("half")
+    remove_parts(tmp_path, alone)
+    found = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert found == sorted((kept if alone else [*kept, *others]) * len(folders))
+
+
+def test_what_is_being_written_is_known_as_this_process(tmp_path):
+    with whole_file(tmp_path / "file") as part:
+        part.write_text("half")
+        remove_parts(tmp_path, alone=True)
+        assert part.exists()
+        if (child := os.fork()) == 0:
+            remove_parts(tmp_path)  # for another process this one is alive
+            os._exit(0 if part.exists() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_no_folder_no_parts(tmp_path):
+    remove_parts(tmp_path / "nowhere")
