@@ -1,12 +1,13 @@
-"""What the four trackers cost: training with and without them, in one process.
+"""What callbacks cost: training with and without them, in one process.
 
-    python scripts/benchmarks/tracker_overhead.py [DATA_DIR] [--nets mlp resnet20] [--device cpu|cuda] [--rounds N]
-        [--epochs N]
+    python scripts/benchmarks/callback_overhead.py [DATA_DIR] [--nets mlp resnet20] [--callbacks trackers guard]
+        [--device cpu|cuda] [--rounds N] [--epochs N]
 
 784-600-10 on MNIST and ResNet-20 on CIFAR-10, batches of 128 with label noise, the test set validated after every
-epoch. The same run with `ActiveNeurons`, `ClassAssociation`, `DistanceFromInit` and `HessianTrace`, all as they are
-by default, and without; they take turns. Prints one JSON object: seconds of whole runs and of their inner epochs,
-which leave out the measurements before the first and after the last step, and the ratios of the medians over rounds.
+epoch. The same run without callbacks, with the four trackers `ActiveNeurons`, `ClassAssociation`, `DistanceFromInit`
+and `HessianTrace`, and with `FiniteGuard`, all as they are by default; they take turns. Prints one JSON object: seconds
+of whole runs and of their inner epochs, which leave out the measurements before the first and after the last step, and
+the ratios of the medians over rounds.
 """
 
 import argparse
@@ -18,13 +19,13 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
 
-from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, HessianTrace
+from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, FiniteGuard, HessianTrace
 from lnsgd.data import CIFAR10, MNIST
 from lnsgd.data.image import ImageData
 from lnsgd.label_noise import UniformNoise
@@ -45,6 +46,12 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "mlp": Experiment(lambda: MLP([784, 600, 10]), lambda folder: MNIST(folder), 0.1, 12),
     "resnet20": Experiment(ResNet20, lambda folder: CIFAR10(folder, standardize=True, eval_batch_size=500), 0.1, 4),
+}
+
+
+CALLBACKS: dict[str, Callable[[], list[pl.Callback]]] = {
+    "trackers": lambda: [ActiveNeurons(), ClassAssociation(), DistanceFromInit(), HessianTrace()],
+    "guard": lambda: [FiniteGuard()],
 }
 
 
@@ -72,10 +79,9 @@ def now() -> float:
     return time.perf_counter()
 
 
-def train(experiment: Experiment, folder: str | None, device: str, tracked: bool) -> Seconds:
+def train(experiment: Experiment, folder: str | None, device: str, callbacks: list[pl.Callback]) -> Seconds:
     """One run."""
     clock = EpochClock()
-    trackers = [ActiveNeurons(), ClassAssociation(), DistanceFromInit(), HessianTrace()] if tracked else []
     module = Classifier(
         experiment.net(),
         label_noise=UniformNoise(0.1),
@@ -86,7 +92,7 @@ def train(experiment: Experiment, folder: str | None, device: str, tracked: bool
             max_epochs=experiment.epochs,
             accelerator=device,
             devices=1,
-            callbacks=[*trackers, clock],
+            callbacks=[*callbacks, clock],
             logger=CSVLogger(run_folder),
             default_root_dir=run_folder,
             enable_checkpointing=False,
@@ -100,22 +106,26 @@ def train(experiment: Experiment, folder: str | None, device: str, tracked: bool
     return Seconds(end - start, statistics.median(inner[1:] or inner))
 
 
-def compare(experiment: Experiment, folder: str | None, device: str, rounds: int) -> dict[str, object]:
-    """Medians over rounds in which both contestants run, and their ratios."""
+def compare(
+    experiment: Experiment, names: Sequence[str], folder: str | None, device: str, rounds: int
+) -> dict[str, object]:
+    """Medians over rounds in which all contestants run, and their ratios."""
     experiment.data(folder).prepare_data()
-    found: dict[bool, list[Seconds]] = {False: [], True: []}
+    contestants = {"without": list, **{f"with {name}": CALLBACKS[name] for name in names}}
+    found: dict[str, list[Seconds]] = {name: [] for name in contestants}
     for _ in range(rounds):
-        for tracked, seconds in found.items():
-            seconds.append(train(experiment, folder, device, tracked))
-    medians = {tracked: Seconds(*map(statistics.median, zip(*seconds))) for tracked, seconds in found.items()}
-    plain, tracked = medians[False], medians[True]
+        for name, make in contestants.items():
+            found[name].append(train(experiment, folder, device, make()))
+    medians = {name: Seconds(*map(statistics.median, zip(*seconds))) for name, seconds in found.items()}
+    plain = medians["without"]
+    ratios = {}
+    for name in list(medians)[1:]:
+        ratios[f"{name} / without, inner epochs"] = round(medians[name].epoch / plain.epoch, 3)
+        ratios[f"{name} / without, whole runs"] = round(medians[name].run / plain.run, 3)
     return {
         "epochs": experiment.epochs,
-        "seconds": {"without": _rounded(plain), "with": _rounded(tracked)},
-        "ratios": {
-            "with / without, inner epochs": round(tracked.epoch / plain.epoch, 3),
-            "with / without, whole runs": round(tracked.run / plain.run, 3),
-        },
+        "seconds": {name: _rounded(seconds) for name, seconds in medians.items()},
+        "ratios": ratios,
     }
 
 
@@ -128,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", nargs="?", help="folder of data sets; by default as for lnsgd.data.MNIST")
     parser.add_argument("--nets", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--callbacks", nargs="+", choices=CALLBACKS, default=list(CALLBACKS))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--epochs", type=int, help="of every run, at least 2 (default: 12 and 4)")
@@ -139,10 +150,10 @@ def main() -> None:
     if options.epochs is not None:
         chosen = {name: experiment._replace(epochs=options.epochs) for name, experiment in chosen.items()}
     result = {
-        "benchmark": "tracker_overhead",
-        "work": "training with all four trackers at their defaults, and without; batch 128, validated every epoch",
+        "benchmark": "callback_overhead",
+        "work": "training with callbacks at their defaults, and without; batch 128, validated every epoch",
         "nets": {
-            name: compare(experiment, options.data_dir, options.device, options.rounds)
+            name: compare(experiment, options.callbacks, options.data_dir, options.device, options.rounds)
             for name, experiment in chosen.items()
         },
         "hardware": {

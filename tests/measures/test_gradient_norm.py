@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lnsgd.losses import CrossEntropy, LogisticLoss, SquaredLoss
-from lnsgd.measures import NonFiniteError, gradient_norm
+from lnsgd.measures import gradient_norm
 from tests.measures.small_problems import (
     DrawingBatches,
     Noisy,
@@ -119,39 +119,3 @@ def test_works_where_gradients_are_off(context):
 
 def test_a_loss_that_does_not_depend_on_the_weights_has_none():
     assert gradient_norm(mlp(), lambda outputs, _: torch.ones(len(outputs)), [vectors()]).total == 0.0
-
-
-@pytest.mark.parametrize(
-    ("model", "loss", "data", "match"),
-    [
-        pytest.param(mlp, CrossEntropy(), [], "no examples", id="no-batches"),
-        pytest.param(mlp, CrossEntropy(), iter([vectors()]), "read only once", id="one-shot"),
-        pytest.param(mlp, nn.CrossEntropyLoss(), [vectors()], "must be per example", id="mean-loss"),
-        pytest.param(lambda: mlp().requires_grad_(False), CrossEntropy(), [vectors()], "no trainable", id="frozen"),
-        pytest.param(lambda: _Classes(), CrossEntropy(), [vectors()], "gives torch.int64", id="integer-outputs"),
-    ],
-)
-def test_what_it_cannot_be_taken_of_raises(model, loss, data, match):
-    with pytest.raises(ValueError, match=match):
-        gradient_norm(model(), loss, data)
-
-
-class _Classes(nn.Linear):
-    """Gives a class, not logits."""
-
-    def __init__(self):
-        super().__init__(4, 3, dtype=torch.float64)
-
-    def forward(self, x):
-        return super().forward(x).argmax(1)
-
-
-def test_values_that_are_not_finite_raise():
-    inputs, labels = vectors()
-    with pytest.raises(NonFiniteError, match="not finite"):
-        gradient_norm(mlp("tanh"), SquaredLoss("sum"), [(inputs * torch.inf, labels)])
-
-
-def test_a_loss_that_is_not_finite_raises_where_its_gradient_is():
-    with pytest.raises(NonFiniteError, match="not finite"):
-        gradient_norm(mlp(), lambda outputs, _: outputs.sum(1) + torch.inf, [vectors()])
