@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 import yaml
 from pytorch_lightning import Callback, Trainer
 
+from lnsgd.cli import main
 from lnsgd.run_folder import RunFolder
 
 EPOCH_STEPS, EPOCHS = 5, 3
@@ -71,6 +73,13 @@ def write_configs(folder: Path, **signal_at: Any) -> None:
     (folder / "plain.yaml").write_text(CONFIG)
     config["trainer"]["callbacks"].append({"class_path": "tests.stopped_runs.SignalAt", "init_args": signal_at})
     (folder / "stopped.yaml").write_text(yaml.safe_dump(config))
+
+
+def fit_until_stopped(*args: str) -> None:
+    """A run that a signal stops, so that it can go on."""
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *args])
+    assert ended.value.code == 75
 
 
 def assert_same_run(run: RunFolder, other: RunFolder) -> None:

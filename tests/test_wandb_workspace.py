@@ -12,7 +12,7 @@ import pytest
 import wandb
 
 from lnsgd.cli import main
-from tests.wandb_files import SMALL, isolate, merged_history
+from tests.loggers.wandb.offline_runs import SMALL, isolate, merged_history
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "wandb_workspace.py"
 CURVATURE = [

@@ -13,9 +13,7 @@ from lnsgd.figures.catalogue import FIGURES
 from lnsgd.figures.claims import Claim, claims_frame, write_claims
 from lnsgd.figures.runner import run_figure
 from lnsgd.figures.summary import write_summary
-from lnsgd.loggers.wandb_group import WandbGroup
-from lnsgd.loggers.wandb_results import Results, send_results
-from lnsgd.loggers.wandb_run import check_project
+from lnsgd.loggers.wandb import Results, WandbGroup, check_project, send_results
 from lnsgd.messages import CommandParser
 from lnsgd.writing import whole_file
 

@@ -16,7 +16,7 @@ from lnsgd import __version__
 from lnsgd.figures.figure import Figure
 from lnsgd.figures.seed_runs import seed_run, unite
 from lnsgd.figures.sweeps import run_grid
-from lnsgd.loggers.wandb_group import WandbGroup
+from lnsgd.loggers.wandb import WandbGroup
 from lnsgd.run_folder import RunFolder
 from lnsgd.untrusted.tables import read_record
 from lnsgd.writing import check_writable, remove_parts, whole_file

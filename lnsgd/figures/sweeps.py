@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lnsgd import __version__
 from lnsgd.figures.figure import Figure
-from lnsgd.loggers.wandb_group import WandbGroup
+from lnsgd.loggers.wandb import WandbGroup
 from lnsgd.run_folder import RunFolder
 from lnsgd.sweep import load
 from lnsgd.sweep.table import UNFINISHED

@@ -3,8 +3,7 @@
 from datetime import datetime, timezone
 from pathlib import Path
 
-from lnsgd.loggers.wandb_results import send_results
-from lnsgd.loggers.wandb_run import check_project
+from lnsgd.loggers.wandb import check_project, send_results
 from lnsgd.messages import CommandParser, counted
 from lnsgd.report.find import read_folders
 from lnsgd.report.page import render

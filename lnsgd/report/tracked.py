@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lnsgd.figures.claims import claims_frame
-from lnsgd.loggers.wandb_results import Results
+from lnsgd.loggers.wandb import Results
 from lnsgd.report.content import Section
 
 

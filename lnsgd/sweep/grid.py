@@ -7,8 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lnsgd.loggers.wandb_group import WandbGroup
-from lnsgd.loggers.wandb_run import check_project
+from lnsgd.loggers.wandb import WandbGroup, check_project
 from lnsgd.untrusted.files import UnreadableError
 from lnsgd.untrusted.texts import load_yaml
 

@@ -42,17 +42,18 @@ def naming(path: Path, remedy: str = REMEDY) -> Iterator[None]:
         raise FileError(f"{path} cannot be read ({cause}); {remedy}") from error
 
 
-def read_record(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+def read_record(path: Path, fields: Mapping[str, Any], remedy: str = REMEDY) -> dict[str, Any]:
     """A JSON file that holds an object.
 
     Args:
         path: The file.
         fields: What it must have: names, and types as ``isinstance`` takes them. True and false are no numbers.
+        remedy: What the user can do about a file that cannot be read.
 
     Raises:
         ValueError: it is missing or damaged, or a field is missing or of another type.
     """
-    with naming(path):
+    with naming(path, remedy):
         found = load_json(path)
         if not isinstance(found, dict):
             raise UnreadableError(f"it holds {type(found).__name__} where an object is expected")

@@ -40,13 +40,12 @@ class Attempts:
             send()
         except ConnectionError as error:
             self.process_died = True
-            rank_zero_info(
-                f"W&B's own process has died ({_one_line(error)}); the local files of this run are complete."
-            )
+            rank_zero_info(f"W&B's own process has died ({one_line(error)}); the local files of this run are complete.")
         except (wandb.errors.Error, TimeoutError) as error:
             self._given_up.add(kind)
-            rank_zero_info(f"W&B takes no more {kind} of this run ({_one_line(error)}); its local files are complete.")
+            rank_zero_info(f"W&B takes no more {kind} of this run ({one_line(error)}); its local files are complete.")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, without line ends."""
     return " ".join(str(error).split()) or type(error).__name__

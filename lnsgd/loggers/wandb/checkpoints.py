@@ -11,7 +11,8 @@ class CheckpointArtifacts:
     """Versions of one artifact of the type ``model``, each a checkpoint as the file ``model.ckpt``.
 
     Every version is copied when it is logged, so that it does not matter if ``last.ckpt`` is replaced while it is being
-    sent. Offline runs keep the copies in W&B's data folder (``WANDB_DATA_DIR``), and ``wandb sync`` sends them.
+    sent. One that is like the version before is no new one for the server. Offline runs keep the copies in W&B's data
+    folder (``WANDB_DATA_DIR``), and ``wandb sync`` sends them.
 
     Args:
         name: Of the artifact; by default ``model-<id of the run>``.
@@ -21,18 +22,25 @@ class CheckpointArtifacts:
     def __init__(self, name: str | None, policy: Literal["mutable", "immutable"]) -> None:
         self._name, self._policy = name, policy
         self._logged: dict[Path, int] = {}
+        self._savers: dict[str, Checkpoint] = {}
+
+    def note(self, callback: Checkpoint) -> None:
+        """Remembers a callback that has saved a checkpoint."""
+        self._savers[callback.state_key] = callback
 
     def log_new(self, run: Any, callback: Checkpoint) -> None:
         """Logs what a callback has saved since the last time: the best where it judges, then the newest."""
-        self.log_best(run, callback)
-        if (newest := newest_of(callback)) is not None:
+        self._log_best(run, callback)
+        if (newest := _newest_of(callback)) is not None:
             self.log_changed(run, newest)
 
-    def log_best(self, run: Any, callback: Checkpoint) -> None:
-        """Logs the best checkpoint of a callback that monitors a number, unless it was logged."""
-        best = getattr(callback, "best_model_path", "")
-        if best and getattr(callback, "monitor", None) is not None:
-            self.log_changed(run, Path(best), ["best"])
+    def log_final(self, run: Any) -> None:
+        """Logs the newest checkpoint of all as ``final``, and before it those that were judged best."""
+        for callback in self._savers.values():
+            self._log_best(run, callback)
+        saved = [path for path in map(_newest_of, self._savers.values()) if path is not None and path.exists()]
+        if saved:
+            self._log(run, max(saved, key=lambda path: path.stat().st_mtime_ns), ["final"])
 
     def take_as_logged(self, path: Path) -> None:
         """Notes that a checkpoint needs not be logged as it is now."""
@@ -41,10 +49,14 @@ class CheckpointArtifacts:
     def log_changed(self, run: Any, path: Path, aliases: Sequence[str] = ()) -> None:
         """Logs a checkpoint if it is there and was not logged as it is now."""
         if path.exists() and self._logged.get(path.resolve()) != path.stat().st_mtime_ns:
-            self.log(run, path, aliases)
+            self._log(run, path, aliases)
 
-    def log(self, run: Any, path: Path, aliases: Sequence[str] = ()) -> None:
-        """Logs a checkpoint as the latest version. One that is like the version before is no new one for the server."""
+    def _log_best(self, run: Any, callback: Checkpoint) -> None:
+        best = getattr(callback, "best_model_path", "")
+        if best and getattr(callback, "monitor", None) is not None:
+            self.log_changed(run, Path(best), ["best"])
+
+    def _log(self, run: Any, path: Path, aliases: Sequence[str] = ()) -> None:
         import wandb
 
         self.take_as_logged(path)
@@ -54,7 +66,7 @@ class CheckpointArtifacts:
         run.log_artifact(artifact, aliases=["latest", *aliases])
 
 
-def newest_of(callback: Checkpoint) -> Path | None:
+def _newest_of(callback: Checkpoint) -> Path | None:
     """The checkpoint that a callback has saved last: its ``last.ckpt``, which comes after the others, or the best."""
     path = getattr(callback, "last_model_path" if getattr(callback, "save_last", None) else "best_model_path", "")
     return Path(path) if path else None

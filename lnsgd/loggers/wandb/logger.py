@@ -10,11 +10,13 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import WandbLogger as LightningWandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from lnsgd.loggers.wandb_attempts import Attempts
-from lnsgd.loggers.wandb_checkpoints import CheckpointArtifacts, newest_of
-from lnsgd.loggers.wandb_run import check_project, finish_run, is_offline, start_run
-from lnsgd.loggers.wandb_sent import SentSteps
-from lnsgd.loggers.wandb_table import table_of
+from lnsgd.loggers.wandb.attempts import Attempts
+from lnsgd.loggers.wandb.checkpoints import CheckpointArtifacts
+from lnsgd.loggers.wandb.names import check_project, check_run_id
+from lnsgd.loggers.wandb.run import finish_run, received_step, start_run
+from lnsgd.loggers.wandb.run_id import keep_run_id, kept_run_id
+from lnsgd.loggers.wandb.sent import SentSteps, read_noted
+from lnsgd.loggers.wandb.table import table_of
 from lnsgd.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class WandbLogger(LightningWandbLogger):
             ``checkpoint_name`` (another name for the artifact) and ``add_file_policy``.
 
     Raises:
-        ValueError: W&B takes no project of that name; ``log_model`` is nothing of the above.
+        ValueError: W&B takes no project or run of that name; ``log_model`` is nothing of the above.
     """
 
     def __init__(
@@ -61,11 +63,12 @@ class WandbLogger(LightningWandbLogger):
         check_project(project)
         if log_model not in (True, False, "all"):
             raise ValueError(f"log_model = {log_model}; give true, false or all")
+        if (run_id := options.get("version") or options.get("id")) is not None:
+            check_run_id(str(run_id))
         super().__init__(project=project, save_dir=save_dir, **{k: v for k, v in options.items() if v is not None})
         self._offline = offline
         self._log_model = log_model
         self._artifacts = CheckpointArtifacts(self._checkpoint_name, self.add_file_policy)
-        self._savers: dict[str, Checkpoint] = {}
         self._attempts = Attempts()
         self._sent: SentSteps | None = None
         self._wandb_init.pop("anonymous", None)  # without effect in W&B, which says so at every start
@@ -90,14 +93,14 @@ class WandbLogger(LightningWandbLogger):
         if folder is None:
             return start_run(self._offline, **self._wandb_init)
         folder.path.mkdir(parents=True, exist_ok=True)
-        if folder.wandb_id.exists():
-            self._wandb_init["id"] = self._id = folder.wandb_id.read_text().strip()
+        if (kept := kept_run_id(folder.wandb_id)) is not None:
+            self._wandb_init["id"] = self._id = kept
+        noted = read_noted(folder.wandb_sent)
         if folder.last_checkpoint.exists():  # what this run goes on from was logged when it was saved
             self._artifacts.take_as_logged(folder.last_checkpoint)
         run = start_run(self._offline, **self._wandb_init)
-        folder.wandb_id.write_text(f"{run.id}\n")
-        received = None if is_offline(run) else int(run.summary.get(_STEP, -1)) if run.resumed else -1
-        self._sent = SentSteps(folder.wandb_sent, run.id, received)
+        keep_run_id(folder.wandb_id, run.id)
+        self._sent = SentSteps(folder.wandb_sent, noted, run.id, received_step(run, _STEP))
         return run
 
     def _log_now(self, values: Mapping[str, Any], step: int | None) -> None:
@@ -136,7 +139,7 @@ class WandbLogger(LightningWandbLogger):
         dataframe: "pd.DataFrame | None" = None,
         step: int | None = None,
     ) -> None:
-        """Sends a table of columns and rows, or of a data frame (``lnsgd.loggers.wandb_table``)."""
+        """Sends a table of columns and rows, or of a data frame (``lnsgd.loggers.wandb.table``)."""
         import wandb
 
         table = wandb.Table(columns=columns, data=data) if dataframe is None else table_of(dataframe, key)
@@ -146,7 +149,7 @@ class WandbLogger(LightningWandbLogger):
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         """Logs the checkpoint, or remembers who saved it."""
         if self._log_model:
-            self._savers[checkpoint_callback.state_key] = checkpoint_callback
+            self._artifacts.note(checkpoint_callback)
         if self._log_model == "all":
             self._attempts.make(_ASKING, lambda: self._artifacts.log_new(self.experiment, checkpoint_callback))
 
@@ -155,20 +158,14 @@ class WandbLogger(LightningWandbLogger):
         """Logs the final checkpoint, or where training was stopped or has failed the newest."""
         if self._experiment is None:
             return
+        run = self._experiment
         if self._sent is not None:
             self._sent.write()
         if status == "success":
-            self._attempts.make(_ASKING, self._log_final)
+            self._attempts.make(_ASKING, lambda: self._artifacts.log_final(run))
         elif self._log_model == "all" and self._run_folder is not None:
-            last, run = self._run_folder.last_checkpoint, self._experiment
+            last = self._run_folder.last_checkpoint
             self._attempts.make(_ASKING, lambda: self._artifacts.log_changed(run, last))
-
-    def _log_final(self) -> None:
-        for callback in self._savers.values():
-            self._artifacts.log_best(self._experiment, callback)
-        saved = [path for path in map(newest_of, self._savers.values()) if path is not None and path.exists()]
-        if saved:
-            self._artifacts.log(self._experiment, max(saved, key=lambda path: path.stat().st_mtime_ns), ["final"])
 
     @rank_zero_only
     def finish(self) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnsgd.loggers.wandb_attempts import Attempts
-from lnsgd.loggers.wandb_run import finish_run, start_run
-from lnsgd.loggers.wandb_table import table_of
+from lnsgd.loggers.wandb.attempts import Attempts
+from lnsgd.loggers.wandb.run import finish_run, start_run
+from lnsgd.loggers.wandb.run_id import keep_run_id, kept_run_id
+from lnsgd.loggers.wandb.table import table_of
 from lnsgd.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Results:
 
 
 def send_results(results: Results, folder: Path, *, same_run: bool, **options: Any) -> None:
-    """Sends results as one row of a run, offline where the server is not reached (`lnsgd.loggers.wandb_run.start_run`).
+    """Sends results as one row of a run, offline where the server is not reached (`lnsgd.loggers.wandb.run.start_run`).
 
     Args:
         results: What is sent.
@@ -39,13 +40,16 @@ def send_results(results: Results, folder: Path, *, same_run: bool, **options: A
         same_run: Go on with the run that was sent from this folder before, whose id is kept there; what is shown is the
             newest row. Else it is a new run each time.
         options: Of ``wandb.init``: project, name, group, job_type.
+
+    Raises:
+        ValueError: what is kept there is no id.
     """
     kept = RunFolder(folder).wandb_id
-    if same_run and kept.exists():
-        options |= {"id": kept.read_text().strip(), "resume": "allow"}
+    if same_run and (known := kept_run_id(kept)) is not None:
+        options |= {"id": known, "resume": "allow"}
     run = start_run(offline=False, dir=str(folder), **options)
     if same_run:
-        kept.write_text(f"{run.id}\n")
+        keep_run_id(kept, run.id)
     attempts = Attempts()
     attempts.make("results", lambda: run.log(_shown(results)))
     finish_run(run, attempts)

@@ -1,5 +1,6 @@
 """A run of Weights & Biases: started online where that can be, else offline; and ended."""
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -7,21 +8,10 @@ from typing import Any, Literal
 
 from pytorch_lightning.utilities import rank_zero_info
 
-from lnsgd.loggers.wandb_attempts import Attempts
+from lnsgd.loggers.wandb.attempts import Attempts, one_line
 
 # Seconds until a server is taken for unreachable: at the start, and with what is left to send at the end.
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 10, 30
-
-# What W&B takes in no project's name, and how long it may be.
-_FORBIDDEN, _LONGEST = "/\\#?%:", 128
-
-
-def check_project(name: str) -> None:
-    """Raises ValueError where W&B would not take a project's name."""
-    if not name or len(name) > _LONGEST or set(name) & set(_FORBIDDEN):
-        raise ValueError(
-            f"W&B project {name!r}: give 1 to {_LONGEST} characters, none of them one of {' '.join(_FORBIDDEN)}"
-        )
 
 
 def start_run(offline: bool, **options: Any) -> Any:
@@ -58,13 +48,35 @@ def _init(options: dict[str, Any], mode: Literal["offline"] | None) -> Any:
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
         if mode == "offline":
             raise
-        rank_zero_info(f"W&B is not reached ({' '.join(str(error).split())}); this run is kept offline.")
+        rank_zero_info(f"W&B is not reached ({one_line(error)}); this run is kept offline.")
+        if options.get("id") is not None:
+            wandb.teardown()  # its process still holds the id of the run that did not start, and would refuse it
         return _init(options, "offline")
 
 
 def is_offline(run: Any) -> bool:
     """Whether nothing of a run is sent."""
     return bool(run.settings.mode == "offline" or run.offline)
+
+
+def received_step(run: Any, axis: str) -> int | None:
+    """The last step that the server has of a run that was just started.
+
+    Args:
+        run: The run.
+        axis: Name under which steps are logged.
+
+    Returns:
+        The step; -1 where the server has none; ``None`` where that is not known, because nothing is sent, or because
+        the server says something that is no step.
+    """
+    if is_offline(run):
+        return None
+    said = run.summary.get(axis, -1) if run.resumed else -1
+    if isinstance(said, int | float) and math.isfinite(said) and said >= -1:
+        return int(said)
+    rank_zero_info(f"W&B has {said!r:.60} as the last step of this run, which is none; what the run has noted counts.")
+    return None
 
 
 def finish_run(run: Any, attempts: Attempts) -> None:

@@ -2,11 +2,45 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lnsgd.untrusted.tables import read_record
+from lnsgd.untrusted.files import UnreadableError
+from lnsgd.untrusted.tables import naming, read_record
 from lnsgd.writing import Throttle, whole_file
+
+# What can be done about a file that says nothing of use.
+REMEDY = "remove it, and numbers that W&B has already may be sent once more"
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What a file of `SentSteps` says.
+
+    Attributes:
+        run_id: The W&B run that it is about.
+        steps: The last step at which each number was sent.
+    """
+
+    run_id: str
+    steps: dict[str, int]
+
+
+def read_noted(path: Path) -> Noted | None:
+    """Reads a file of `SentSteps`; ``None`` where there is none.
+
+    Raises:
+        ValueError: it is damaged, or holds steps that are none.
+    """
+    if not path.exists():
+        return None
+    with naming(path, REMEDY):
+        kept = read_record(path, {"id": str, "steps": dict}, REMEDY)
+        for name, step in kept["steps"].items():
+            if type(step) is not int or step < 0:
+                raise UnreadableError(f"its step of {name!r:.60} is {step!r:.60}")
+        return Noted(kept["id"], kept["steps"])
 
 
 class SentSteps:
@@ -18,20 +52,20 @@ class SentSteps:
 
     Args:
         path: File that they are kept in; written as often as costs little, and by `write`.
-        run_id: Of the W&B run. A file of another run does not count.
+        noted: What the file says already; of another run it does not count.
+        run_id: Of the W&B run.
         received: The last step that the server has, -1 for none; ``None`` for a run that is kept offline.
     """
 
-    def __init__(self, path: Path, run_id: str, received: int | None) -> None:
+    def __init__(self, path: Path, noted: Noted | None, run_id: str, received: int | None) -> None:
         self._path, self._run_id = path, run_id
         self._throttle = Throttle()
-        kept = read_record(path, {"id": str, "steps": dict}) if path.exists() else {}
-        known = kept.get("id") == run_id
-        self._steps: dict[str, int] = kept["steps"] if known else {}
+        known = noted.steps if noted is not None and noted.run_id == run_id else None
+        self._steps = dict(known or {})
         # What was killed may have sent less than it has noted; what the server has is right.
         most = received if received is not None else max(self._steps.values(), default=-1)
         self._before = {name: min(step, most) for name, step in self._steps.items()}
-        self._otherwise = -1 if known else most
+        self._otherwise = most if known is None else -1
 
     def unsent(self, numbers: Mapping[str, Any], step: int) -> dict[str, Any]:
         """Those that the run had not got before it went on; from now on they are sent."""

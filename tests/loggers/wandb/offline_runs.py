@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from wandb.proto.wandb_internal_pb2 import ArtifactRecord, Record
 
-CONFIG = Path(__file__).parents[1] / "configs" / "mnist.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "mnist.yaml"
 
 # The main config, made small: all measures, five steps an epoch.
 SMALL = [

@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +16,9 @@ import pytest
 
 ENTITY = "someone"
 KEY = "f" * 40
+
+# Options of ``lnsgd fit`` for a run that is sent.
+LOGGER = ["--trainer.logger", "lnsgd.loggers.WandbLogger"]
 
 
 @dataclass
@@ -58,6 +61,7 @@ class WandbServer:
         runs: What was sent, by the id of the run.
         artifacts: Inputs of ``createArtifact``, in their order.
         uploads: Files, by the path that they were sent to.
+        twist: Changes the answer to a GraphQL operation, given the operation's name.
         dead: Whether every connection is dropped.
         revoked: Whether the key is refused.
     """
@@ -67,11 +71,18 @@ class WandbServer:
         self.artifacts: list[dict[str, Any]] = []
         self.uploads: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.twist: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda _, answer: answer
         self.dead = self.revoked = False
         self.lock = Lock()
         self._http = _QuietServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def only_run(self) -> SentRun:
+        """The one run that was sent."""
+        (run,) = self.runs.values()
+        return run
 
     def close(self) -> None:
         self._http.shutdown()
@@ -81,7 +92,7 @@ class WandbServer:
         """The data that a GraphQL operation gives."""
         name = query.split("(")[0].split("{")[0].split()[1]
         self.asked.append(name)
-        return getattr(self, f"_{name}", lambda _: {})(given)
+        return self.twist(name, getattr(self, f"_{name}", lambda _: {})(given))
 
     def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802  (as W&B calls it)
         return {

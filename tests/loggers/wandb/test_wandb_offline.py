@@ -1,7 +1,6 @@
 """Weights & Biases, kept offline and read back from the run's file."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import wandb
 from safetensors.torch import load_file
 
 from lnsgd.cli import main
-from tests.wandb_files import (
+from tests.loggers.wandb.offline_runs import (
     QUICK,
     SMALL,
     artifacts,
@@ -25,13 +24,6 @@ from tests.wandb_files import (
     runs_below,
     table,
 )
-
-
-@pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    isolate(monkeypatch, tmp_path)
-    yield tmp_path
-    wandb.teardown()
 
 
 @pytest.fixture(scope="module")
@@ -158,37 +150,6 @@ def test_without_a_key_it_goes_offline_and_says_how_to_send(alone: Path, told: l
     folder = Path(hint.rpartition("wandb sync ")[2])
     assert list(folder.glob("run-*.wandb")), hint
     assert (alone / folder).resolve().is_relative_to(alone / "run")
-
-
-def test_offline_on_request_also_with_a_key(alone: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
-    """The key is a fake and the server is dead: only a run that never asks it is over without a complaint."""
-    with_key(monkeypatch)
-    main(["fit", *QUICK, "--run_dir", "run", "--trainer.logger.offline", "true"])
-    assert not [line for line in told if "not reached" in line]
-    assert [line for line in told if "wandb sync" in line]
-    wandb.teardown()
-    assert len(runs_below(alone / "run")) == 1
-
-
-def with_key(patch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    patch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    patch.setenv("WANDB_API_KEY", "f" * 40)
-
-
-def test_dead_server_does_not_stop_training(alone: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
-    with_key(monkeypatch)
-    monkeypatch.setenv("WANDB_X_DISABLE_VIEWER", "true")  # W&B asks who the user is first, twice for 5 s
-    settings = wandb.Settings
-    monkeypatch.setattr(wandb, "Settings", lambda **given: settings(**{**given, "init_timeout": 1}))
-    main(["fit", *QUICK, "--run_dir", "run"])
-    assert len([line for line in told if "kept offline" in line and "not reached" in line]) == 1
-    assert len([line for line in told if "wandb sync" in line]) == 1
-    assert (alone / "run" / "finished.json").exists()
-    wandb.teardown()
-    assert_same_numbers(alone / "run")
 
 
 def test_environment_is_left_as_it_was(alone: Path) -> None:

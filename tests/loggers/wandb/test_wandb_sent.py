@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lnsgd.loggers.wandb_sent import SentSteps
+from lnsgd.loggers.wandb.sent import SentSteps, read_noted
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """What a run has left that sent ``loss`` until step 8 and ``accuracy``, once an epoch, at step 5."""
     kept = tmp_path / "wandb-sent.json"
-    sent = SentSteps(kept, "x", -1)
+    sent = SentSteps(kept, None, "x", -1)
     for step in range(1, 9):
         assert sent.unsent({"loss": 0.5}, step) == {"loss": 0.5}
     assert sent.unsent({"accuracy": 1.0}, 5) == {"accuracy": 1.0}
@@ -40,31 +40,32 @@ CASES = {
 
 @pytest.mark.parametrize(("received", "expected"), CASES.values(), ids=CASES)
 def test_sends_what_was_not_sent(path: Path, received: int | None, expected: dict[str, list[int]]) -> None:
-    assert unsent(SentSteps(path, "x", received)) == expected
+    assert unsent(SentSteps(path, read_noted(path), "x", received)) == expected
 
 
 def test_the_file_of_another_run_does_not_count(path: Path) -> None:
-    assert unsent(SentSteps(path, "y", None)) == ALL
+    assert unsent(SentSteps(path, read_noted(path), "y", None)) == ALL
 
 
 def test_without_a_file_the_server_says_it(tmp_path: Path) -> None:
     """Of a run that goes on in another folder."""
-    sent = SentSteps(tmp_path / "none.json", "x", 7)
+    none = tmp_path / "none.json"
+    sent = SentSteps(none, read_noted(none), "x", 7)
     assert unsent(sent) == {name: [8, 9, 10] for name in ALL}
 
 
 def test_several_numbers_of_one_step(path: Path) -> None:
-    assert SentSteps(path, "x", None).unsent({"loss": 1.0, "accuracy": 2.0}, 7) == {"accuracy": 2.0}
+    assert SentSteps(path, read_noted(path), "x", None).unsent({"loss": 1.0, "accuracy": 2.0}, 7) == {"accuracy": 2.0}
 
 
 def test_the_same_number_twice_at_one_step_is_the_callers_affair(path: Path) -> None:
     """Only what an earlier process sent is left out."""
-    sent = SentSteps(path, "x", None)
+    sent = SentSteps(path, read_noted(path), "x", None)
     assert [sent.unsent({"loss": value}, 9) for value in (1.0, 2.0)] == [{"loss": 1.0}, {"loss": 2.0}]
 
 
 def test_what_is_sent_is_noted(path: Path) -> None:
-    sent = SentSteps(path, "x", None)
+    sent = SentSteps(path, read_noted(path), "x", None)
     sent.unsent({"loss": 1.0}, 12)
     sent.write()
     assert json.loads(path.read_text()) == {"id": "x", "steps": {"loss": 12, "accuracy": 5}}
