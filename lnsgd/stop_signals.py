@@ -51,6 +51,13 @@ class StopSignals:
         for number in self._before:
             signal.signal(number, self._note)
 
+    def leave_interruptions(self) -> None:
+        """Lets Ctrl-C do again what it did before, where nobody would stop for it; also one that has come already."""
+        if (handler := self._before.pop(signal.SIGINT, None)) is not None:
+            signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+            if self._interruptions:
+                signal.raise_signal(signal.SIGINT)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             self._interrupt()

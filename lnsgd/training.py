@@ -16,6 +16,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.layer_sync import LayerSync
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import lnsgd.data
 import lnsgd.label_noise
@@ -62,7 +63,7 @@ _IRRELEVANT_WARNINGS = (
 )
 
 
-_IRRELEVANT_INFO = ("💡", "TPU available")
+_IRRELEVANT_INFO = ("💡", "TPU available", "\nDetected KeyboardInterrupt")
 
 
 class TrainingCLI(LightningCLI):
@@ -96,7 +97,7 @@ class TrainingCLI(LightningCLI):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TrainingCLI":
-        """Itself: a model's optimizer holds on to the command that read it, and a copied model is no other command."""
+        """Itself, which a copied model still refers to: jsonargparse's ``optimizer`` holds on to Lightning's parser."""
         return self
 
     @staticmethod
@@ -199,6 +200,8 @@ class TrainingCLI(LightningCLI):
             kwargs["plugins"].append(CPUSyncBatchNorm())
         if self.subcommand == "fit" and not replicated and not _has(callbacks, FiniteGuard):
             callbacks.append(FiniteGuard())
+        if not _has(callbacks, StopOnSignal):
+            self.signals.leave_interruptions()
         trainer = super().instantiate_trainer(callbacks=callbacks, logger=loggers or False, **kwargs)
         check_nodes(trainer)
         self.lost = _watch(trainer, self.run_folder)
@@ -211,8 +214,10 @@ class TrainingCLI(LightningCLI):
             return
         try:
             super()._run_subcommand(subcommand)
-        except SystemExit:  # stopped on request: what was logged is complete as far as it goes
+        except SystemExit as ended:  # stopped on request: what was logged is complete as far as it goes
             self.finish()
+            if isinstance(ended, SIGTERMException):  # with code 0, as Lightning raises it
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
         except Exception as error:
             if (lost := self.lost.behind(error)) is not None:
@@ -264,7 +269,7 @@ def train(args: list[str], signals: StopSignals | None = None, callbacks: Sequen
     Args:
         args: Command line after ``lnsgd``.
         signals: Signals that stop the run, noted so far. Where there are none they are noted here, and what came
-            too late to stop the run is raised again after it.
+            too late to stop the run is raised again after it. What only measures is not stopped but ended by them.
         callbacks: Further callbacks of the Trainer, which are no part of the config.
 
     Raises:
@@ -272,6 +277,8 @@ def train(args: list[str], signals: StopSignals | None = None, callbacks: Sequen
         OSError: data is missing, or the run's folder cannot be written to.
         SystemExit: the run was stopped on request; see `StopOnSignal`.
     """
+    if args[:1] != ["fit"]:
+        return _train(args, StopSignals(), callbacks)
     with signals or StopSignals() as noted:
         cli = _train(args, noted, callbacks)
     if signals is None and noted.received:

@@ -99,8 +99,16 @@ def _is_gone(part: Path) -> bool:
     except ProcessLookupError:
         return True
     except OSError:  # another user's
-        pass
-    return False
+        return False
+    return _has_ended(int(process))
+
+
+def _has_ended(process: int) -> bool:
+    """Whether a process is only listed until somebody asks for its end, which in a container may be never."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:  # a system without this folder
+        return False
 
 
 def _to_disk(path: Path) -> None:

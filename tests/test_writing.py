@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,12 +59,18 @@ def test_throttle_waits_in_proportion_to_the_cost(monkeypatch):
     assert throttle.due()
 
 
-@pytest.fixture
-def ended() -> int:
-    """Number of a process that is gone."""
+@pytest.fixture(params=["asked for", "not yet asked for"])
+def ended(request) -> Iterator[int]:
+    """Number of a process that is gone, or that is listed until its parent has asked for its end."""
     process = subprocess.Popen(["true"])
+    if request.param == "asked for":
+        process.wait()
+    elif not Path("/proc/self/stat").exists():
+        pytest.skip("the system does not say whether a process has ended")
+    else:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    yield process.pid
     process.wait()
-    return process.pid
 
 
 @pytest.mark.parametrize("alone", [False, True])

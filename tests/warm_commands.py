@@ -1,7 +1,7 @@
 """Commands in processes of their own, forked from one that has imported everything once.
 
-A line of JSON in: the arguments, the folder, and at which change of a folder to die; a process id out, and when the
-process has ended, its exit code.
+A line of JSON in: the arguments, the folder, and at which change of a folder to get which signal; a process id out, and
+when the process has ended, its exit code.
 """
 
 import json
@@ -47,16 +47,16 @@ class WarmCommands:
         self._process: int | None = None
         assert self._line() == "ready\n"  # it has imported everything
 
-    def start(self, args: Sequence[str], folder: Path, dies_at: int = 0) -> int:
+    def start(self, args: Sequence[str], folder: Path, at_change: int = 0, send: int = signal.SIGKILL) -> int:
         """Id of the process of ``lnsgd …``, which runs in a folder.
 
-        With ``dies_at`` it is killed, with all that it has started, just before the n-th time that one of them gives a
-        file its name or takes one away.
+        With ``at_change`` it gets a signal, with all that it has started, just before the n-th time that one of them
+        gives a file its name or takes one away.
         """
         if self._process is not None:  # a test that failed has left it
             self.kill(self._process)
         assert self._warm.stdin is not None
-        self._warm.stdin.write(json.dumps([[*map(str, args)], str(folder), dies_at]) + "\n")
+        self._warm.stdin.write(json.dumps([[*map(str, args)], str(folder), at_change, send]) + "\n")
         self._warm.stdin.flush()
         self._process = int(self._line())
         return self._process
@@ -72,13 +72,7 @@ class WarmCommands:
         with suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
         code = self.end()
-        deadline = time.monotonic() + DEADLINE
-        while left := alive(process):
-            for one in left:
-                with suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
-            assert time.monotonic() < deadline, left
-            time.sleep(0.01)
+        wait_until_dead(process, signal.SIGKILL)
         return code
 
     def _line(self) -> str:
@@ -108,6 +102,17 @@ def alive(session: int) -> list[int]:
     return found
 
 
+def wait_until_dead(session: int, send: int = 0) -> None:
+    """Waits until all processes of a session have ended, and sends each a signal until then."""
+    deadline = time.monotonic() + DEADLINE
+    while left := alive(session):
+        for one in left:
+            with suppress(ProcessLookupError):
+                os.kill(one, send)
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
 def _fork_in_place_of_spawn(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> int:
     """`multiprocessing.util.spawnv_passfds` for ``python -c code``; the child has the same files open as if spawned."""
     if child := os.fork():
@@ -122,7 +127,7 @@ def _fork_in_place_of_spawn(path: bytes, args: Sequence[str], passfds: Sequence[
         os._exit(0)
 
 
-def _die_at(change: int) -> None:
+def _send_at(change: int, number: int) -> None:
     changes = Value("i")
 
     def counted(call: Callable[..., None]) -> Callable[..., None]:
@@ -130,7 +135,7 @@ def _die_at(change: int) -> None:
             with changes:
                 changes.value += 1
                 if changes.value == change:
-                    os.killpg(0, signal.SIGKILL)
+                    os.killpg(0, number)
             call(*args, **kwargs)
 
         return count_and_call
@@ -139,12 +144,12 @@ def _die_at(change: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
-def _run(args: list[str], folder: str, dies_at: int) -> None:
+def _run(args: list[str], folder: str, at_change: int, send: int) -> None:
     from lnsgd.cli import main
 
     os.setsid()
-    if dies_at:
-        _die_at(dies_at)
+    if at_change:
+        _send_at(at_change, send)
     os.chdir(folder)
     util.spawnv_passfds = _fork_in_place_of_spawn
     log = os.open(SAID, os.O_CREAT | os.O_WRONLY | os.O_APPEND)

@@ -29,6 +29,7 @@ ARMS = {
 
 # What is looked at: columns of `lengths`.
 FITTED, ENDED = "first fit", "all steps"
+NEVER = "never fits"
 
 # What was expected before anything was run: a random walk adds to the way; soft targets are reached sooner than hard.
 EXPECTED = {"label noise": ("longer", 1.0, None), "smoothing": ("shorter", None, 1.0)}
@@ -37,26 +38,46 @@ EXPECTED = {"label noise": ("longer", 1.0, None), "smoothing": ("shorter", None,
 def lengths(run: RunFolder) -> pd.DataFrame:
     """Cells of an arm with their noise level, and the distance where they first fit, and after all steps.
 
-    A network fits at the first measurement at which it makes no error on the labels of the data; NaN where it never
-    does.
+    A network fits at the first measurement at which it makes no error on the labels of the data.
 
     Returns:
-        Columns ``H``, ``m``, ``seed``, ``p``, ``first fit``, ``all steps``, ``error/test``.
+        Columns ``H``, ``m``, ``seed``, ``p``, ``first fit``, ``all steps``, ``error/test``, and ``never fits``: whether
+        a network that took all its steps did not fit after any of them. Its ``first fit`` is NaN; so are all numbers of
+        one that did not take all its steps, such as because it diverged.
     """
     cells = distances(run, {P: "p"}).set_index("cell")
     measured = load_trajectories(run.path)
     errors = measured[(measured.measure == "error") & (measured.split == "train")].sort_values("step")
     fits = errors[errors.value == 0].groupby("cell").step.first().rename("step").reset_index()
     ways = measured[measured.measure == "distance_from_init"]
-    cells[FITTED] = fits.merge(ways, on=["cell", "step"]).set_index("cell").value
+    ended = cells.status == "done"
+    cells[FITTED] = fits.merge(ways, on=["cell", "step"]).set_index("cell").value.where(ended)
+    cells[NEVER] = ended & ~cells.index.isin(fits.cell)
     cells[ENDED] = cells.r
-    return cells.reset_index()[["H", "m", "seed", "p", FITTED, ENDED, "error/test"]]
+    return cells.reset_index()[["H", "m", "seed", "p", FITTED, ENDED, "error/test", NEVER]]
 
 
 def relative(cells: pd.DataFrame, what: str) -> pd.DataFrame:
     """The distances by those of the same network, data and seed without noise: a column for each p."""
-    ways = cells.pivot(index=["H", "m", "seed"], columns="p", values=what)
+    ways = _by_level(cells, what)
     return ways.div(ways[0.0], axis=0)
+
+
+def _by_level(cells: pd.DataFrame, what: str) -> pd.DataFrame:
+    return cells.pivot(index=["H", "m", "seed"], columns="p", values=what)
+
+
+def _judged(cells: pd.DataFrame, what: str, p: float) -> list[float]:
+    """The ratios at a noise level, without those at a first fit that never was.
+
+    Whatever else has no number, such as because it diverged, stays NaN, with which no claim holds.
+    """
+    ratios = relative(cells, what)[p]
+    if what == FITTED:
+        never = _by_level(cells, NEVER)[[0.0, p]].any(axis=1)
+        ended = _by_level(cells, ENDED)[[0.0, p]].notna().all(axis=1)
+        ratios = ratios[~(never & ended)]
+    return ratios.tolist() or [float("nan")]
 
 
 def _claims(runs: Runs) -> list[Claim]:
@@ -72,7 +93,7 @@ def _of_arm(arm: str, cells: pd.DataFrame) -> list[Claim]:
             f"{arm}: r(p = {largest:g}) / r(0) {where[what]}, over H, m and seeds",
             source="beyond Nagarajan & Kolter",
             paper=f"expected: {expected}",
-            measured=relative(cells, what)[largest].dropna().tolist() or [float("nan")],
+            measured=_judged(cells, what, largest),
             low=low,
             high=high,
         )
@@ -81,7 +102,8 @@ def _of_arm(arm: str, cells: pd.DataFrame) -> list[Claim]:
 
 
 def _table(runs: Runs) -> Table:
-    table = Table("arm", "H", "m", "p", "r, first fit", "r, all steps", "test error", title="Mean ± s.d. over seeds")
+    columns = ("arm", "H", "m", "p", "r, first fit", "r, all steps", "test error")
+    table = Table(*columns, title="Mean ± s.d. over the seeds that have a number")
     for arm, run in runs.items():
         for (hidden, m, p), group in lengths(run).groupby(["H", "m", "p"]):
             numbers = [mean_and_spread(group[what]) for what in (FITTED, ENDED)]

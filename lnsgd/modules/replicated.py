@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lnsgd.checkpoints import begin_next_epoch
 from lnsgd.data.replicated import ReplicatedData, SharedBatch, Steps
 from lnsgd.loggers.scalars import log_scalars
 from lnsgd.modules.frozen import Frozen
@@ -379,6 +380,8 @@ class ReplicatedModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes them back."""
         if self._trainer is not None:  # see `SupervisedModule.on_load_checkpoint`
+            if self.trainer.max_steps != -1 and "loops" in checkpoint:
+                begin_next_epoch(checkpoint)
             self.trainer.precision_plugin.convert_module(self)
         kept = checkpoint["replicas"]
         self._velocity = kept["velocity"]

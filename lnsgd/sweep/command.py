@@ -24,8 +24,8 @@ def sweep(args: list[str]) -> None:
     """
     try:
         code = _sweep(_parse_sweep(args))
-    except KeyboardInterrupt:
-        code = os.EX_TEMPFAIL
+    except KeyboardInterrupt:  # before its jobs, or after them
+        code = _interrupted()
     if code:
         raise SystemExit(code)
 
@@ -52,9 +52,13 @@ def _sweep(options: Namespace) -> int:
         console.print(failed_cells(table))
     console.print(f"Table: lnsgd table {out}", highlight=False, soft_wrap=True)
     if not ended:
-        print("lnsgd: interrupted; the same command goes on from there", file=sys.stderr)
-        return os.EX_TEMPFAIL
+        return _interrupted()
     return int(table.status.isin(UNFINISHED).any())
+
+
+def _interrupted() -> int:
+    print("lnsgd: interrupted; the same command goes on from there", file=sys.stderr)
+    return os.EX_TEMPFAIL
 
 
 def _parse_sweep(args: list[str]) -> Namespace:

@@ -1,4 +1,4 @@
-"""Analyses and comparisons in processes of their own, killed at random moments and started again."""
+"""Analyses and comparisons in processes of their own, killed at random moments or at each, and started again."""
 
 import os
 import random
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.killed_runs import kill_at_changes
 from tests.warm_commands import SAID, WarmCommands
 
 DEADLINE = 120
@@ -19,6 +20,12 @@ QUICK = ["--measures", "Performance,ActiveNeurons,DistanceFromInit,WeightNorms,I
 # Also what makes pictures of its own.
 ALL = ["--measures", "default,SpectralDensity"]
 ALL += [f"--measures.SpectralDensity.{setting}" for setting in ("top=0", "probes=2", "steps=8")]
+
+
+def arguments(run: Path, compared: bool, measures: list[str]) -> list[str]:
+    """Of the command, but for where its results go."""
+    inputs = ["--compare", str(run / "init.safetensors"), str(run)] if compared else [str(run)]
+    return ["analyze", *inputs, *measures, "--accelerator", "cpu"]
 
 
 def undisturbed(commands: WarmCommands, args: list[str], folder: Path) -> float:
@@ -63,8 +70,7 @@ def test_killed_and_started_again(
     kills: int, measures: list[str], compared: bool, commands: WarmCommands, replicated: Path, tmp_path: Path
 ) -> None:
     """Nothing is computed twice, and every file is the undisturbed one's, bit for bit."""
-    inputs = ["--compare", str(replicated / "init.safetensors"), str(replicated)] if compared else [str(replicated)]
-    args = ["analyze", *inputs, *measures, "--accelerator", "cpu"]
+    args = arguments(replicated, compared, measures)
     seconds = undisturbed(commands, [*args, "--out", str(tmp_path / "undisturbed")], tmp_path)
     wanted = results(tmp_path / "undisturbed")
     draw = random.Random(kills)
@@ -91,3 +97,17 @@ def test_killed_and_started_again(
         undisturbed(commands, [*args, "--out", str(out)], tmp_path)
         assert results(out) == wanted
     assert between > 0  # kills that found some computed, and some not
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("compared", "changes"), [(False, 8), (True, 16)], ids=["analyze", "compare"])
+def test_killed_at_each_change(
+    compared: bool, changes: int, commands: WarmCommands, replicated: Path, tmp_path: Path
+) -> None:
+    args = arguments(replicated, compared, QUICK)
+
+    def same(killed: Path, whole: Path) -> None:
+        assert results(killed) == results(whole)
+
+    killed = kill_at_changes(commands, lambda out: [*args, "--out", str(out)], same, tmp_path)
+    assert killed >= changes

@@ -95,6 +95,22 @@ def test_at_its_end_a_run_ends(undisturbed: RunFolder, hook: str) -> None:
     assert_same_run(run, undisturbed)
 
 
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_what_cannot_be_saved_ends_with_the_code_of_its_signal(command: str) -> None:
+    """Lightning ends it, in which nothing was saved to go on from, as if it were through."""
+    hook = {"fit": "on_train_batch_end", "validate": "on_validation_batch_end", "test": "on_test_batch_end"}[command]
+    write_configs(Path(), step=2 if command == "fit" else 0, hook=hook, name="SIGTERM")
+    options = ["--trainer.enable_checkpointing", "false"]
+    if command != "fit":
+        fit("plain", "run", "--trainer.max_epochs", "1")
+        options = ["--ckpt_path", "run/checkpoints/last.ckpt", "--data.eval_batch_size", "20"]
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--config", "stopped.yaml", *options])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == before
+
+
 def test_handlers_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     stopped(capsys, step=2)

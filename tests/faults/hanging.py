@@ -17,13 +17,14 @@ def hang() -> None:
 
 
 class Hang(Callback):
-    """Hangs after a step."""
+    """Hangs in a hook, after a step where one is given."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int | None = None, hook: str = "on_train_batch_end") -> None:
         self.step = step
+        setattr(self, hook, self._hang)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
+    def _hang(self, trainer: Trainer, *_: Any) -> None:
+        if self.step in (None, trainer.global_step):
             hang()
 
 

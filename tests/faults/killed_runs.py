@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lnsgd.run_folder import RunFolder
-from tests.warm_commands import DEADLINE, SAID, WarmCommands
+from tests.warm_commands import DEADLINE, SAID, WarmCommands, wait_until_dead
 
 # Half-written files of a killed command say what it was doing.
 _KINDS = {"*.ckpt*.part": "checkpoint", "*.csv.*.part": "table", "*.parquet.*.part": "table"}
@@ -149,10 +149,11 @@ def kill_at_changes(
     _go_to_the_end(commands, command(whole), folder)
     for change in count(first, every):
         out = folder / f"killed-{change}"
-        commands.start(command(out), folder, dies_at=change)
+        process = commands.start(command(out), folder, at_change=change)
         if (code := commands.end()) == 0:
             return (change - first) // every
         assert code == -signal.SIGKILL, (code, _said(folder))
+        wait_until_dead(process)
         _go_to_the_end(commands, command(out), folder)
         same(out, whole)
         assert not [*out.rglob("*.part")], change

@@ -1,4 +1,4 @@
-"""Runs of two processes in which one is killed or stopped, and what becomes of the other."""
+"""Runs of several processes in which one is killed or stopped, and what becomes of the others."""
 
 import contextlib
 import os
@@ -71,10 +71,10 @@ class Ended(NamedTuple):
     left: list[int]
 
 
-def write_config(path: Path, patience: float | None = None, **fault: Any) -> Path:
-    """The config of `stopped_runs` for two processes, with a fault."""
+def write_config(path: Path, patience: float | None = None, processes: int = 2, **fault: Any) -> Path:
+    """The config of `stopped_runs` for several processes, with a fault."""
     config = yaml.safe_load(CONFIG)
-    config["trainer"] |= {"devices": 2, "strategy": "ddp"}
+    config["trainer"] |= {"devices": processes, "strategy": "ddp"}
     if fault:
         fault = {"folder": str(path.with_suffix("")), **fault}
         config["trainer"]["callbacks"].append({"class_path": "tests.faults.processes.FaultAt", "init_args": fault})
@@ -107,7 +107,7 @@ def _free_port() -> int:
 
 
 def end(process: subprocess.Popen[str], folder: Path, stopped: int | None = None) -> Ended:
-    """Waits until all processes of a command have ended, but one that was stopped, which is then killed.
+    """Waits until all processes of a command have ended, but one of two that was stopped, which is then killed.
 
     Raises:
         AssertionError: one hangs.

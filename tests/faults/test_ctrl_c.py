@@ -1,5 +1,9 @@
-"""Ctrl-C in real processes: the first saves, the second ends at once; neither shows a traceback."""
+"""Ctrl-C in real processes: in what trains the first saves and the second ends at once, in what measures the first.
 
+None shows a traceback, or leaves anything half-written.
+"""
+
+import json
 import os
 import pty
 import signal
@@ -15,7 +19,8 @@ import torch
 from lnsgd.stop_signals import StopSignals
 from tests.faults.killed_runs import assert_same_training
 from tests.stopped_runs import write_configs
-from tests.warm_commands import DEADLINE, SAID, WarmCommands
+from tests.sweep.small_sweeps import assert_same_table, content, write_sweep
+from tests.warm_commands import DEADLINE, SAID, WarmCommands, wait_until_dead
 
 LONG = ["--trainer.max_epochs", "3000", "--trainer.log_every_n_steps", "50"]
 BAR = ["--trainer.enable_progress_bar", "true"]
@@ -39,6 +44,18 @@ def lines(folder: Path) -> list[str]:
     text = (folder / SAID).read_text().replace("\r", "\n")
     assert "Traceback" not in text, text
     return [line for line in text.splitlines() if line.startswith("lnsgd:")]
+
+
+def hanging(**how: object) -> list[str]:
+    """Options with which a command hangs; see `tests.faults.hanging.Hang`."""
+    hung = {"class_path": "tests.faults.hanging.Hang", "init_args": how}
+    return ["--trainer.callbacks+", json.dumps(hung)]
+
+
+def train(commands: WarmCommands, folder: Path) -> None:
+    """A small run in ``run``."""
+    commands.start(["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto"], folder)
+    assert commands.end() == 0
 
 
 def begin(commands: WarmCommands, folder: Path, *options: str) -> int:
@@ -76,8 +93,7 @@ def test_gone_on_with_it_is_the_same_run(commands: WarmCommands, tmp_path: Path)
 
 def test_the_second_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
     """Where the batch does not end, a network that never answers; nothing is left half-written."""
-    hung = '{"class_path": "tests.faults.hanging.Hang", "init_args": {"step": 7}}'
-    process = begin(commands, tmp_path, *BAR, "--trainer.callbacks+", hung)
+    process = begin(commands, tmp_path, *BAR, *hanging(step=7))
     wait_for((tmp_path / "hangs").exists)
     os.kill(process, signal.SIGINT)
     wait_for(lambda: lines(tmp_path))
@@ -100,13 +116,93 @@ def test_a_figure_is_gone_on_with_by_the_same_command(commands: WarmCommands, tm
 
 def test_an_analysis_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
     """All that it has measured is on the disk already."""
-    commands.start(["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto"], tmp_path)
-    assert commands.end() == 0
+    train(commands, tmp_path)
     process = commands.start(["analyze", "run", "--measures", "tests.faults.hanging.Endless"], tmp_path)
     wait_for((tmp_path / "hangs").exists)
     os.kill(process, signal.SIGINT)
     assert commands.end() == 130
     assert lines(tmp_path)[-1].startswith("lnsgd: interrupted")
+
+
+def check_ended_at_once(commands: WarmCommands, folder: Path, before: dict[str, bytes]) -> None:
+    """One line, and all files as before but for what it has said."""
+    assert commands.end() == 130
+    (line,) = lines(folder)
+    assert line.startswith("lnsgd: interrupted")
+    after = content(folder)
+    for name in (SAID, "hangs"):
+        for files in (before, after):
+            files.pop(str(folder / name), None)
+    assert after == before
+
+
+@pytest.mark.parametrize("command, hook", [("validate", "on_validation_batch_end"), ("test", "on_test_batch_end")])
+def test_a_measurement_ends_at_once(command: str, hook: str, commands: WarmCommands, tmp_path: Path) -> None:
+    train(commands, tmp_path)
+    before = content(tmp_path)
+    where = ["--config", "plain.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]
+    process = commands.start([command, *where, *hanging(hook=hook)], tmp_path)
+    wait_for((tmp_path / "hangs").exists)
+    os.kill(process, signal.SIGINT)
+    check_ended_at_once(commands, tmp_path, before)
+
+
+def test_a_report_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """When the page has been written, just before it is given its name; the old one stays."""
+    train(commands, tmp_path)
+    (tmp_path / "report.html").write_text("the last one")
+    before = content(tmp_path)
+    commands.start(["report", "run"], tmp_path, at_change=1, send=signal.SIGINT)
+    check_ended_at_once(commands, tmp_path, before)
+
+
+def test_a_run_without_checkpoints_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """There is nothing to stop for."""
+    where = ["--config", "plain.yaml", "--run_dir", "run", "--trainer.enable_checkpointing", "false"]
+    process = commands.start(["fit", *where, *hanging(step=7)], tmp_path)
+    wait_for((tmp_path / "hangs").exists)
+    os.kill(process, signal.SIGINT)
+    assert commands.end() == 130
+    (line,) = lines(tmp_path)
+    assert line.startswith("lnsgd: interrupted")
+
+
+def test_a_sweep_that_is_planned_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """Just before its plan is given its name."""
+    path = write_sweep(tmp_path, seeds=2)
+    process = commands.start(["sweep", str(path), "--out", "out"], tmp_path, at_change=1, send=signal.SIGINT)
+    assert commands.end() == 75
+    assert lines(tmp_path) == ["lnsgd: interrupted; the same command goes on from there"]
+    assert [Path(name).name for name in content(tmp_path / "out")] == ["planning", "sweep"]  # locks, both empty
+    wait_until_dead(process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_sweep_goes_on_with_its_jobs(times: int, commands: WarmCommands, tmp_path: Path) -> None:
+    """Two jobs that wait for a third, as a terminal sends it to them all; twice where they do not stop."""
+    met = tmp_path / "met"
+    init = {"folder": str(met), "number": 3, "stubborn": times == 2}
+    meet = {"class_path": "tests.sweep.small_sweeps.Meet", "init_args": init}
+    command = ["sweep", str(write_sweep(tmp_path, callbacks=[meet], seeds=2)), "--workers", "2", "--out"]
+    process = commands.start([*command, "out"], tmp_path)
+    wait_for(lambda: met.exists() and len([*met.iterdir()]) == 2)
+    os.killpg(process, signal.SIGINT)
+    if times == 2:
+        wait_for(lambda: lines(tmp_path))
+        os.killpg(process, signal.SIGINT)
+    assert commands.end() == 75
+    assert lines(tmp_path) == [
+        "lnsgd: stopping all jobs where they can go on; once more kills them",
+        "lnsgd: interrupted; the same command goes on from there",
+    ]
+    wait_until_dead(process)
+    (met / "the third").touch()
+    for out in ("out", "whole"):
+        commands.start([*command, out], tmp_path)
+        assert commands.end() == 0
+    assert_same_table(tmp_path / "out", tmp_path / "whole")
+    assert not [*tmp_path.rglob("*.part")]
 
 
 @pytest.mark.slow
@@ -157,6 +253,22 @@ def test_where_it_is_ignored_it_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_where_nobody_stops_the_first_ends(early: bool) -> None:
+    with StopSignals() as signals:
+        if early:
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signals.leave_interruptions()
+        else:
+            signals.leave_interruptions()
+        signals.listen()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # is noted as before
+    assert signals.received is (signal.SIGINT if early else signal.SIGTERM)
 
 
 def test_the_third_kills() -> None:

@@ -1,6 +1,10 @@
-"""One of two processes is killed or stopped: the other ends, says which it was, and the run goes on bit for bit."""
+"""One of several processes is killed or stopped: the others end and say which it was, and the run goes on from there.
+
+With as many processes bit for bit; with others up to summation.
+"""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,20 +21,20 @@ AUTO = ("--ckpt_path", "auto")
 class Faulty:
     """A run with a fault."""
 
-    def __init__(self, folder: Path, fault: dict, launcher: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, fault: dict, *options: str, launcher: tuple[str, ...] = ()) -> None:
         self.fault, self.folder, self.run = fault, folder / "faulty", folder / "run"
         config = write_config(folder / "faulty.yaml", **fault)
-        self.process = start(config, self.run, launcher=launcher)
+        self.process = start(config, self.run, *options, launcher=launcher)
 
     def check_end(self, how: str, stopped: int | None = None) -> None:
         """What must be true of its end."""
         ended = end(self.process, self.folder, stopped)
         assert ended.code not in (0, 2)
         (line,) = ended.said
-        assert f"the process of rank {self.fault['rank']} (of 2) {how}" in line
+        assert f"the process of rank {self.fault['rank']} (of {self.fault.get('processes', 2)}) {how}" in line
         assert line.endswith(f"--run_dir {self.run} --ckpt_path auto")
         assert ended.left == []
-        print(f"{self.fault}: the other ended after {ended.seconds:.1f} s")
+        print(f"{self.fault}: the others ended after {ended.seconds:.1f} s")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, undisturbed, fault, how, stopped):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_under_torchrun(tmp_path, undisturbed, rank):
     launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--no-python")
-    faulty = Faulty(tmp_path, {"step": 7, "rank": rank}, launcher)
+    faulty = Faulty(tmp_path, {"step": 7, "rank": rank}, launcher=launcher)
     faulty.check_end("is gone")
     run = faulty.run
     resumed = end(start(write_config(tmp_path / "plain.yaml"), run, *AUTO, launcher=launcher), tmp_path)
@@ -89,6 +93,7 @@ def test_under_torchrun(tmp_path, undisturbed, rank):
 # -- another number of processes
 
 STRATEGY = {1: "auto", 2: "ddp_fork"}
+DOUBLE = ("--trainer.precision", "64-true")
 
 
 def fit(folder: Path, run: Path, processes: int, *options: str) -> None:
@@ -96,7 +101,7 @@ def fit(folder: Path, run: Path, processes: int, *options: str) -> None:
     config = folder / "plain.yaml"
     if not config.exists():
         write_config(config)
-    place = ["--config", str(config), "--run_dir", str(run), "--trainer.precision", "64-true"]
+    place = ["--config", str(config), "--run_dir", str(run), *DOUBLE]
     train(["fit", *place, "--trainer.devices", str(processes), "--trainer.strategy", STRATEGY[processes], *options])
 
 
@@ -113,7 +118,12 @@ def test_another_number_of_processes(tmp_path, whole, capfd, before, after):
     run = RunFolder(tmp_path / "run")
     fit(tmp_path, run.path, before, "--trainer.max_epochs", "1")
     assert "going on" not in capfd.readouterr().err
-    fit(tmp_path, run.path, after, "--ckpt_path", "auto")
+    check_goes_on(tmp_path, run, whole, capfd, before, after)
+
+
+def check_goes_on(folder, run, whole, capfd, before, after):
+    """A run of some processes, which stands after its first epoch, with others: to the same weights."""
+    fit(folder, run.path, after, *AUTO)
     said = capfd.readouterr().err
     assert f"lnsgd: going on at step {EPOCH_STEPS} with {after} process" in said
     assert f"where there were {before}:" in said
@@ -126,3 +136,15 @@ def test_another_number_of_processes(tmp_path, whole, capfd, before, after):
     history = [{"from_step": 0, "processes": before}, {"from_step": EPOCH_STEPS, "processes": after}]
     assert ended["process_history"] == history
     assert "process_history" not in json.loads(whole.finished.read_text())
+
+
+@pytest.mark.slow
+def test_of_three_processes_one_is_killed_and_others_go_on(tmp_path, whole, capfd):
+    """Neither the first, which has started it, nor the last; a batch of 20 is 7, 7 and 6 examples."""
+    fault = {"step": 7, "rank": 1, "processes": 3}
+    faulty = Faulty(tmp_path, fault, *DOUBLE, launcher=("tests.faults.many_cores",))
+    faulty.check_end("was killed by SIGKILL")
+    for after in (2, 1):
+        run = RunFolder(tmp_path / f"with-{after}")
+        shutil.copytree(faulty.run, run.path)
+        check_goes_on(tmp_path, run, whole, capfd, 3, after)

@@ -106,6 +106,12 @@ def test_killed_at_each_change(
 
 
 @pytest.mark.slow
+def test_two_processes_killed_at_changes(commands: WarmCommands, written: Written, tmp_path: Path) -> None:
+    command = written(MODELS["uniform-momentum"], {"max_epochs": 2, **TRAINERS["two-processes"]})
+    assert kill_at_changes(commands, command, assert_same_training, tmp_path, 1, 3) >= 8
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", REPLICATED)
 def test_replicas_killed_at_changes(replicas: str, commands: WarmCommands, written: Written, tmp_path: Path) -> None:
     command = written(trainer={"max_epochs": 2}, options=REPLICATED[replicas])

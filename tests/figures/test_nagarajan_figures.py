@@ -1,6 +1,7 @@
 """The figures of Nagarajan and Kolter, on hand-made sweeps."""
 
 import io
+import math
 from itertools import product
 
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 
 from lnsgd.figures import nagarajan_label_noise, nagarajan_noise, nagarajan_norms, nagarajan_samples, nagarajan_width
 from lnsgd.figures.nagarajan import MARGIN, A, C
-from lnsgd.figures.nagarajan_label_noise import ENDED, FITTED, lengths
+from lnsgd.figures.nagarajan_label_noise import ENDED, FITTED, NEVER, lengths
 from lnsgd.figures.nagarajan_norms import INITIAL, TRAINED, norms
 from lnsgd.figures.nagarajan_samples import interval
 from tests.figures.handmade import handmade_sweep
@@ -146,7 +147,7 @@ def test_norm_claims(tmp_path, frobenius, spectral, failing):
 NOISE, SMOOTHING = "squared loss, label noise", "squared loss, smoothing"
 
 
-def travelled(tmp_path, at_fit, at_end):
+def travelled(tmp_path, at_fit, at_end, statuses=None):
     """Without errors from step 10 on; at p = 0.2 these times as far as without noise. The last cell never fits."""
     cells, rows = [], []
     for number, (m, p, seed) in enumerate(product((64, 256), (0.0, 0.2), range(2))):
@@ -158,12 +159,12 @@ def travelled(tmp_path, at_fit, at_end):
             rows.append((number, step, "train", "error", "", error))
             rows.append((number, step, "test", "error", "", 0.25))
             rows.append((number, step, "", "distance_from_init", "", r))
-    return handmade_sweep(tmp_path, cells, trajectories=rows)
+    return handmade_sweep(tmp_path, cells, statuses, trajectories=rows)
 
 
 def test_lengths_where_it_first_fits_and_at_the_end(tmp_path):
     cells = lengths(travelled(tmp_path, 0.5, 2.0))
-    assert cells[FITTED].isna().tolist() == [False] * 7 + [True]
+    assert cells[FITTED].isna().tolist() == cells[NEVER].tolist() == [False] * 7 + [True]
     assert cells[FITTED][2] == pytest.approx(cells[FITTED][0] * 0.5)
     assert cells[ENDED][2] == pytest.approx(cells[ENDED][0] * 2)
 
@@ -176,3 +177,17 @@ def test_label_noise_claims(tmp_path, arm, holds):
     assert (at_fit.measured, at_fit.n) == (pytest.approx(0.5), 3)
     assert (at_end.measured, at_end.n) == (pytest.approx(2.0), 4)
     drawn(nagarajan_label_noise.FIGURE, runs, arm)
+
+
+@pytest.mark.parametrize("diverged", [0, 2, 5, 7], ids=["without-noise", "noisy", "without-noise-of-last", "last"])
+def test_with_a_network_that_diverged_no_claim_holds(tmp_path, diverged):
+    """Whether or not it fitted before, and whether or not it is compared with the one that never fits."""
+    for number, (at_fit, at_end) in enumerate([(2.0, 2.0), (0.5, 0.5)]):
+        arm = (NOISE, SMOOTHING)[number]
+        runs = {arm: travelled(tmp_path / str(number), at_fit, at_end)}
+        assert verdicts(nagarajan_label_noise.FIGURE, runs) == [True, True]
+        runs = {arm: travelled(tmp_path / f"{number}-diverged", at_fit, at_end, {diverged: "diverged"})}
+        claims = nagarajan_label_noise.FIGURE.claims(runs)
+        assert [claim.holds for claim in claims] == [False, False]
+        assert [math.isnan(claim.measured) for claim in claims] == [True, True]
+        drawn(nagarajan_label_noise.FIGURE, runs, arm)

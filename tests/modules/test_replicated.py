@@ -309,8 +309,7 @@ def test_an_engine_that_cannot() -> None:
         trainer_of().fit(module, datamodule=data)
 
 
-def test_the_engine_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_engine_is_said(told: list[str]) -> None:
     module, data = Case().together(SEEDS, "auto")
-    with caplog.at_level("INFO", logger="pytorch_lightning"):
-        trainer_of(max_steps=1).fit(module, datamodule=data)
-    assert "2 replicas, engine kernel (one hidden layer on the CPU)" in caplog.text
+    trainer_of(max_steps=1).fit(module, datamodule=data)
+    assert "2 replicas, engine kernel (one hidden layer on the CPU)" in told

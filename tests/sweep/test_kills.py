@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own: killed at random moments and resumed, or two of them at once."""
+"""Sweeps in processes of their own: killed at random moments, or at some changes of the folder, or two at once."""
 
 import os
 import random
@@ -7,14 +7,16 @@ import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lnsgd.cli import main
 from lnsgd.sweep import load
 from lnsgd.sweep.folder import SweepFolder
-from tests.sweep.small_sweeps import DEADLINE, assert_same_table, write_sweep
-from tests.warm_commands import WarmCommands, alive
+from tests.faults.killed_runs import kill_at_changes
+from tests.sweep.small_sweeps import DEADLINE, ORDINARY, assert_same_table, write_sweep
+from tests.warm_commands import WarmCommands, wait_until_dead
 
 STEPS = {"trainer.max_steps": 200}
 
@@ -28,13 +30,6 @@ def undisturbed(path: Path, out: Path) -> float:
     began = time.monotonic()
     main(arguments(path, out))
     return time.monotonic() - began
-
-
-def wait_until_dead(session: int) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while left := alive(session):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
 
 
 def pieces(folder: SweepFolder) -> dict[str, tuple[int, int]]:
@@ -88,6 +83,16 @@ def test_killed_and_resumed(kills: int, widths: int, commands: WarmCommands, tmp
         assert {job: now[job] for job in seen} == seen, "a job that was complete was run again"
         assert_same_table(folder.path, tmp_path / "undisturbed")
         assert (load(folder.path).attempts == 1).all()  # to be killed with all others is no failed attempt
+
+
+# Two jobs of one cell make about 100 changes, one of two cells about 60; a kill at one of them takes 3 s.
+@pytest.mark.slow
+@pytest.mark.parametrize(("callbacks", "every"), [([ORDINARY], 17), ([], 9)], ids=["ordinary", "packed"])
+def test_killed_at_some_changes(callbacks: list[Any], every: int, commands: WarmCommands, tmp_path: Path) -> None:
+    """With its jobs: while it is planned, in training, and where a piece of the table is written."""
+    path = write_sweep(tmp_path, seeds=2, callbacks=callbacks)
+    killed = kill_at_changes(commands, lambda out: arguments(path, out), assert_same_table, tmp_path, every=every)
+    assert killed >= 5
 
 
 def test_two_sweeps_at_once_run_no_job_twice(commands: WarmCommands, tmp_path: Path) -> None:
