@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -363,14 +364,9 @@ def _checkpoints(replicated: bool) -> list[ModelCheckpoint]:
     Left to itself Lightning saves after validations alone where these are rarer or more frequent than epochs, and the
     steps after the last one would be in no checkpoint. A file for each epoch beside ``last.ckpt`` would hold the same.
     """
-    last = ModelCheckpoint.CHECKPOINT_NAME_LAST
-    each_epoch = ModelCheckpoint(filename=last, save_on_train_epoch_end=True, enable_version_counter=False)
-    if not replicated:
-        return [each_epoch]
-    in_between = ModelCheckpoint(
-        save_top_k=0, save_last=True, enable_version_counter=False, train_time_interval=_CHECKPOINT_INTERVAL
-    )
-    return [each_epoch, in_between]
+    last = partial(ModelCheckpoint, filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False)
+    each_epoch = last(save_on_train_epoch_end=True)
+    return [each_epoch, last(train_time_interval=_CHECKPOINT_INTERVAL)] if replicated else [each_epoch]
 
 
 def _has(objects: list[Any], kind: type) -> bool:

@@ -185,11 +185,8 @@ def _written(out: Path) -> int:
     return max(times)
 
 
-# Lightning's counts that are no results of replicas. Of batches: a call takes as many steps as fit into a moment. Of
-# epochs: one that was killed after its last step ends without another checkpoint, and has that from before the count.
-_COUNTS = re.compile(
-    r".*/epoch_loop\.(batch_progress/.*|state_dict/_batches_that_stepped)|/epoch$|.*/epoch_progress/.*/completed$"
-)
+# Lightning's counts of batches, which are no results of replicas: a call takes as many steps as fit into a moment.
+_COUNTS = re.compile(r".*/epoch_loop\.(batch_progress/.*|state_dict/_batches_that_stepped)")
 
 
 # Lightning's count of the batches of a validation, which starts anew with each, and is empty before the first.
