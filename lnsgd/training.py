@@ -224,6 +224,10 @@ class TrainingCLI(LightningCLI):
             if (lost := self.lost.behind(error)) is not None:
                 raise lost from error
             raise
+        finally:  # Lightning does not get to it where another callback fails on the failure of a run
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, StopOnSignal):
+                    callback.teardown(self.trainer, self.model, subcommand)
 
     def after_fit(self) -> None:
         """Says where the run is."""

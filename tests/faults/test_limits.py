@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,14 @@ def assert_goes_on(run: Path, whole: RunFolder, step: int = EPOCH_STEPS) -> None
     assert torch.load(RunFolder(run).last_checkpoint)["global_step"] == step
     assert not list(run.rglob("*.part"))
     assert_same_run(fit(run), whole)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """However a run fails, signals do afterwards what they did before."""
+    before = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_the_disk_is_full(whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
