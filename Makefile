@@ -1,21 +1,26 @@
-# `make demo` and `make test` work on a bare machine with Python >= 3.10 and make.
+# `make demo` and `make test` need only Python >= 3.11 and make; the first of them creates .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# Continuous integration installs the versions of constraints.txt; anybody else the newest that fit.
+# Continuous integration installs the versions of constraints.txt; everyone else gets the newest that fit.
 LOCKED := $(if $(CI),--constraint constraints.txt)
 
-.PHONY: install demo test test-all test-lowest lock sbom licenses lint format bench docs clean
+# Run a command; show its output only if it fails.
+quietly = $(1) > .venv/install.log 2>&1 || { status=$$?; cat .venv/install.log >&2; exit $$status; }
+
+.PHONY: install demo test test-all test-lowest lock sbom licenses lint format bench gpu docs wheel clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(if $(CI),constraints.txt)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "lnsgd needs Python >= 3.10; say which with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lnsgd needs Python >= 3.11; name one with PYTHON=..."; exit 1; }
+	@echo "Installing lnsgd and its dependencies into .venv; this takes a minute or two."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(LOCKED) --editable . --group dev
+	@$(call quietly,$(BIN)/python -m pip install --upgrade pip)
+	@$(call quietly,$(BIN)/python -m pip install $(LOCKED) --editable . --group dev)
 	@touch $@
+	@echo "Installed: .venv/bin/lnsgd"
 
 demo: $(INSTALLED)
 	$(BIN)/lnsgd reproduce cornacchia-mnist --scale ci
@@ -26,7 +31,7 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
 
-# The lowest versions that pyproject.toml allows, of what it names itself; in an environment of its own.
+# Test with the lowest versions that pyproject.toml allows for its direct dependencies, in a separate environment.
 test-lowest: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
 	@mkdir -p build
@@ -39,18 +44,18 @@ test-lowest: $(INSTALLED)
 
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
-	@echo "# What continuous integration installs: \`make install CI=true\`. Made anew by \`make lock\`." > constraints.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --no-header --no-annotate \
+	@echo "# The versions that continuous integration installs (\`make install CI=true\`); written by \`make lock\`." > constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 		--group pyproject.toml:dev pyproject.toml >> constraints.txt
 
-# A bill of materials (CycloneDX) of what is installed in .venv.
+# Write a bill of materials (CycloneDX) of the packages in .venv.
 sbom: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
 	@mkdir -p build
 	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
 		--output-format JSON --output-file build/sbom.json
 
-# The licenses of what lnsgd needs to run; fails where one asks more of lnsgd than its own, MIT.
+# List the licenses of the dependencies; fail if one of them demands more of lnsgd than its own license, MIT.
 licenses: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv tool run pip-licenses --python=$(BIN)/python --order=license --partial-match --fail-on="GPL;Affero" --packages \
@@ -69,11 +74,26 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@for script in scripts/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+# Run the tests, benchmarks and figures that need CUDA; MINUTES=9 fits a short slot, and the next call continues.
+# DEVICE=cpu rehearses it. Exit code 75 (the time is up) is not an error.
+gpu: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m scripts.gpu --device $(or $(DEVICE),cuda) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(OUT),--out $(OUT)) \
+		|| [ $$? = 75 ]
+
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group docs
 	rm -rf build/docs docs/api/generated
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html docs build/docs
 	@echo "Read build/docs/index.html"
+
+# The wheel in dist, installed with its dependencies into an environment of its own and imported from another folder.
+wheel: $(INSTALLED)
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet $(LOCKED) dist/*.whl
+	cd build && wheel/bin/python -c 'import lnsgd.callbacks, lnsgd.training' && wheel/bin/lnsgd --version
 
 clean:
 	rm -rf .venv build dist docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache

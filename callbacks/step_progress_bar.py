@@ -1,47 +1,40 @@
-"""Progress of runs that take many SGD steps at once."""
+"""A progress bar for runs that take many SGD steps at once."""
 
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
+
+from lnsgd.lightning import TQDMProgressBar
+from lnsgd.replicas import networks_of
 
 
 class StepProgressBar(TQDMProgressBar):
-    """Lightning's bar, counted in SGD steps: how many, of how many, at how many a second, and until when.
+    """Lightning's bar, counted in SGD steps: steps taken, steps in total, steps per second, and time left.
 
-    A run with ``max_steps`` has one bar in all, others have one for all epochs that are left.
+    The whole run has one bar, over all epochs that are left.
 
     Args:
         refresh_rate: Draw after this many batches; 0 for no bar.
-        process_position: Lines left above it for other bars.
-        leave: Leave the bars of epochs that are over.
+        process_position: Number of lines left above it for other bars.
+        leave: Leave the bars of finished epochs on the screen.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the bar where the run stands."""
+        """Draw the bar at the present step."""
         super().on_train_start(trainer, pl_module)
         bar = self.train_progress_bar
         bar.unit = "step"
         bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        bar.total = last_step(trainer)
+        bar.total = networks_of(pl_module).last_step(trainer)
         bar.initial = bar.n = trainer.global_step
         bar.set_description("Training")
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Nothing: the bar goes on."""
+        """Do nothing: the bar continues over epochs."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Moves the bar to where the run stands."""
+        """Move the bar to the present step."""
         bar = self.train_progress_bar
         if self.is_enabled:
             bar.update(trainer.global_step - bar.n)
             bar.set_postfix(self.get_metrics(trainer, pl_module))
-
-
-def last_step(trainer: Trainer) -> int | None:
-    """The step at which the run ends, where that is known."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    ends = [trainer.max_steps] if trainer.max_steps >= 0 else []
-    if trainer.max_epochs not in (None, -1):
-        ends.append(trainer.max_epochs * data.steps_per_epoch)
-    return min(ends) if ends else None

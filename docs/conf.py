@@ -1,8 +1,9 @@
-"""Sphinx's settings: the API reference from docstrings, the front page from the README, the results as they lie here.
+"""Settings of Sphinx: the reference comes from docstrings, and the front page is the README.
 
-What is public is what a room's ``__init__`` lists in ``__all__``, and in a room of one file what stands in it.
+The public names of a room are its ``__all__``, or in a room of one file the classes and functions in it.
 """
 
+import ast
 import importlib
 import inspect
 import os
@@ -17,6 +18,7 @@ from docutils.nodes import Element, Text, document, literal_block
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 from torch import nn
 
@@ -41,7 +43,10 @@ exclude_patterns = ["results/README.md", "templates"]
 # A name in single backticks is a link; one that leads nowhere is a warning. The types in signatures need lead nowhere.
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [("py:(?!obj).*", ".*"), ("py:obj", r"torch\..*|None|typing\..*|collections\..*")]
+nitpick_ignore_regex = [
+    ("py:(?!obj).*", ".*"),
+    ("py:obj", r"torch\..*|None|typing\..*|collections\..*|.*\.interpolation\.Model"),
+]
 
 autosummary_ignore_module_all = False
 suppress_warnings = ["config.cache"]  # of the functions that the templates call; every build is a full one anyway
@@ -80,15 +85,16 @@ _PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "docs/results/README.md": "results.md",
 }
 
 
 def public_names(room: str) -> list[str]:
-    """Names of what a room offers: its ``__all__``, or the classes and functions that stand in its one file."""
+    """Return the public names of a room: its ``__all__``, or the classes and functions in its one file."""
     module = importlib.import_module(room)
     if hasattr(module, "__all__"):
-        return list(module.__all__)
+        return [name for name in module.__all__ if home_of(getattr(module, name)) in (None, room)]
     return [
         name
         for name, value in vars(module).items()
@@ -96,22 +102,44 @@ def public_names(room: str) -> list[str]:
     ]
 
 
+def rooms() -> list[str]:
+    """Return the rooms of the reference."""
+    return re.findall(
+        r"^ +(lnsgd\.\S+)$", (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
+def home_of(value: object) -> str | None:
+    """Return the room with the page of a class or function: of the rooms that contain and export it, the outermost.
+
+    Other rooms may export it too.
+    """
+    module, name = getattr(value, "__module__", None) or "", getattr(value, "__name__", None)
+    homes = [room for room in rooms() if f"{module}.".startswith(f"{room}.") and _exports(room, module, name)]
+    return min(homes, key=len, default=None)
+
+
+def _exports(room: str, module: str, name: str | None) -> bool:
+    exported = getattr(importlib.import_module(room), "__all__", None)
+    return module == room if exported is None else name in exported
+
+
 def bases_of(room: str) -> list[str]:
-    """Where the classes of a room have their common arguments and methods from, by paths in the room, if not public."""
+    """Return the bases of a room's public classes that are in the room but not public, by their paths in it."""
     module = importlib.import_module(room)
     public = [getattr(module, name) for name in public_names(room)]
     bases = {base: None for kind in public if inspect.isclass(kind) for base in inspect.getmro(kind)}
     return sorted(
         f"{base.__module__}.{base.__name__}".removeprefix(f"{room}.")
         for base in bases
-        if base.__module__.startswith(f"{room}.") and base not in public and not base.__name__.startswith("_")
+        if base.__module__.startswith(f"{room}.") and home_of(base) is None and not base.__name__.startswith("_")
     )
 
 
-def _case_apart(rooms: Sequence[str]) -> dict[str, str]:
-    """Other file names for functions whose pages differ from a class's in case only: some file systems see none."""
+def _case_apart(names_of: Sequence[str]) -> dict[str, str]:
+    """Return other file names for functions whose pages differ from that of a class only in case."""
     apart = {}
-    for room in rooms:
+    for room in names_of:
         names = public_names(room)
         taken = [name.lower() for name in names]
         apart |= {
@@ -123,7 +151,7 @@ def _case_apart(rooms: Sequence[str]) -> dict[str, str]:
 
 
 def _moved(text: str, source: Path, page: Path) -> str:
-    """Markdown from one folder with its relative links as they must be on a page in another, or the same."""
+    """Return Markdown of one folder with its relative links changed for a page in another folder."""
     docs = ROOT / "docs"
 
     def link(match: re.Match[str]) -> str:
@@ -138,19 +166,19 @@ def _moved(text: str, source: Path, page: Path) -> str:
 
 
 def _lead_from_page(app: Sphinx, path: Path, parent: str, content: list[str]) -> None:
-    """Links of a file that a page includes."""
+    """Change the links of a file that a page includes."""
     content[0] = _moved(content[0], (Path(app.srcdir) / path).resolve().parent, (Path(app.srcdir) / parent).parent)
 
 
 def _lead_to_pages(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Links to files that are another page here."""
+    """Change links to files that are pages of their own here."""
     if Path(app.env.doc2path(docname)).suffix == ".md":
         folder = (Path(app.srcdir) / docname).parent
         content[0] = _moved(content[0], folder, folder)
 
 
 def _bars_are_norms(app: Sphinx, what: str, name: str, obj: Any, options: dict[str, Any], lines: list[str]) -> None:
-    """In formulas ``|x|`` is an absolute value, and no substitution of reStructuredText."""
+    """Escape bars: in formulas ``|x|`` is an absolute value and not a substitution of reStructuredText."""
     for number, line in enumerate(lines):
         parts = re.split(r"(``.+?``|`.+?`)", line)
         parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
@@ -158,7 +186,7 @@ def _bars_are_norms(app: Sphinx, what: str, name: str, obj: Any, options: dict[s
 
 
 def _inherit_arguments(app: Sphinx, what: str, name: str, obj: Any, options: dict[str, Any], lines: list[str]) -> None:
-    """The arguments of a class that takes those of its base: as they are described there."""
+    """Add the arguments that a class inherits, as its base describes them."""
     if what != "class" or "Args:" in lines or "__init__" in vars(obj):
         return
     base = next((base for base in inspect.getmro(obj)[1:] if "__init__" in vars(base)), object)
@@ -172,7 +200,7 @@ def _inherit_arguments(app: Sphinx, what: str, name: str, obj: Any, options: dic
 
 
 def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: dict[str, Any]) -> bool | None:
-    """Leaves out what is not lnsgd's own, and what Lightning calls."""
+    """Leave out members that are not lnsgd's own, and hooks that Lightning calls."""
     if what != "class":
         return None
     function = obj.fget if isinstance(obj, property) else inspect.unwrap(getattr(obj, "__func__", obj))
@@ -180,13 +208,41 @@ def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: dict
     return None if own and name not in _HOOKS else True
 
 
+def _comment_on_data(app: Sphinx, what: str, name: str, obj: Any, options: dict[str, Any], lines: list[str]) -> None:
+    """Describe a constant or an alias that a room imports by the comment at its definition.
+
+    Sphinx looks for that comment in the room only, and shows the docstring of the value's class where there is none.
+    """
+    if what in ("data", "type") and name.startswith("lnsgd."):
+        lines[:] = _comment_at_definition(*name.rpartition(".")[::2])
+        _bars_are_norms(app, what, name, obj, options, lines)
+
+
+def _comment_at_definition(module: str, name: str) -> list[str]:
+    """Return the comment on a name, of the module that defines the name and does not import it."""
+    analyzer = ModuleAnalyzer.for_module(module)
+    for node in ast.parse(analyzer.code).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    return _comment_at_definition(node.module, alias.name)
+    return analyzer.find_attr_docs().get(("", name), [])
+
+
 def _by_short_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Element) -> Element | None:
-    """A class by its name alone, from whichever room, where no other has that name."""
+    """Resolve what the package itself offers, and a class by its name alone if just one room has it."""
     target = node["reftarget"]
-    if node.get("reftype") != "obj" or not target[:1].isupper():
+    if node.get("reftype") != "obj":
         return None
     objects = env.domains.python_domain.objects
-    found = [name for name, there in objects.items() if name.endswith(f".{target}") and not there.aliased]
+    offered = target.removeprefix("lnsgd.")
+    if target != offered and offered in lnsgd.__all__:
+        room = getattr(getattr(lnsgd, offered), "__module__", "lnsgd").rpartition(".")[0]
+        found = [name for name in (f"{room}.{offered}",) if name in objects]
+    elif target[:1].isupper():
+        found = [name for name, there in objects.items() if name.endswith(f".{target}") and not there.aliased]
+    else:
+        return None
     if len(found) != 1:
         return None
     there = objects[found[0]]
@@ -194,7 +250,7 @@ def _by_short_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, text:
 
 
 def _without_backspace(app: Sphinx, doctree: document) -> None:
-    """Help texts as a terminal shows them: jsonargparse takes spaces back by backspaces."""
+    """Show help texts as a terminal does: jsonargparse removes spaces by backspaces."""
     for block in doctree.findall(literal_block):
         shown = re.sub(r".\x08", "", block.astext())
         if shown != block.astext():
@@ -203,13 +259,11 @@ def _without_backspace(app: Sphinx, doctree: document) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Connects the above."""
-    rooms = re.findall(
-        r"^ +(lnsgd\.\S+)$", (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    app.config.autosummary_filename_map = _case_apart(rooms)
+    """Connect the handlers."""
+    app.config.autosummary_filename_map = _case_apart(rooms())
     app.connect("include-read", _lead_from_page)
     app.connect("source-read", _lead_to_pages)
+    app.connect("autodoc-process-docstring", _comment_on_data, priority=600)  # after napoleon: no types before colons
     app.connect("autodoc-process-docstring", _inherit_arguments, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", _bars_are_norms, priority=400)
     app.connect("autodoc-skip-member", _skip)

@@ -1,37 +1,45 @@
-"""The command ``lnsgd``."""
+"""The command ``lnsgd``, also as ``python -m lnsgd``."""
 
 import os
 import sys
 from argparse import ArgumentError
 
-from lnsgd.messages import one_line, out_of_memory, printable
-from lnsgd.run_errors import RunError
-from lnsgd.stop_signals import INTERRUPTED, StopSignals
-from lnsgd.writing import NotWrittenError
+from lnsgd.console.messages import did_you_mean, one_line, out_of_memory, printable
+from lnsgd.runs.errors import RunError
+from lnsgd.runs.signals import INTERRUPTED, StopSignals
+from lnsgd.runs.writing import NotWrittenError
 
 USAGE = """\
 usage: lnsgd <command> [options]
 
-  fit        train: lnsgd fit --config configs/mnist.yaml --model.label_noise.p 0.1
+  fit        train a network: lnsgd fit --config configs/mnist.yaml --model.label_noise.p 0.1
   validate   measure loss and accuracy of a checkpoint on the validation split
-  test       the same on the test split
-  sweep      a grid of runs, only what is missing: lnsgd sweep configs/sweeps/mnist-noise.yaml
-  table      what a sweep has found so far: lnsgd table runs/sweeps/mnist-noise
-  reproduce  a figure of a paper, with its claims: lnsgd reproduce list
-  analyze    measure checkpoints, of runs or of anyone's networks: lnsgd analyze runs/mnist
-  report     figures, sweeps and runs on one HTML page: lnsgd report docs/results runs
+  test       measure loss and accuracy of a checkpoint on the test split
+  sweep      run the missing runs of a grid: lnsgd sweep configs/sweeps/mnist-noise.yaml
+  table      show the results of a sweep so far: lnsgd table runs/sweeps/mnist-noise
+  reproduce  reproduce a figure of a paper with its claims: lnsgd reproduce list
+  analyze    measure checkpoints of runs or of other networks: lnsgd analyze runs/mnist
+  report     show figures, sweeps and runs on one HTML page: lnsgd report docs/results runs
 
-lnsgd <command> --help shows the options of a command; those of a class it names are shown by
+lnsgd <command> --help shows the options of a command. The options of a class are shown by
 lnsgd fit --model.help lnsgd.modules.Classifier, --data.help lnsgd.data.MNIST and so on.
-With LNSGD_DEBUG=1 in the environment an error shows where it was raised.
+Set LNSGD_DEBUG=1 in the environment to see where an error was raised.
 """
+
+_COMMANDS = ("fit", "validate", "test", "sweep", "table", "reproduce", "analyze", "report")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one command.
+    """Run one command.
 
-    Bad input ends with one line on stderr and exit code 2; so does, with code 1, a full disk or memory. A run that was
-    stopped by a signal and can go on ends with 75, and whatever a Ctrl-C has ended at once with 130.
+    Bad input is reported as one line on stderr with exit code 2, and a full disk or memory as one line with code 1.
+    A run that was stopped by a signal and can be resumed ends with 75; a command that Ctrl-C ended at once with 130.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Raises:
+        SystemExit: the command failed or was stopped, with the exit code above.
     """
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
@@ -40,25 +48,26 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _run(args)
     except KeyboardInterrupt:
-        _say_interrupted()
+        _report_interruption()
         raise SystemExit(INTERRUPTED) from None
     except SystemExit as ended:
-        if ended.code != INTERRUPTED and not isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning hides
+        # Lightning raises SystemExit when it catches KeyboardInterrupt.
+        if ended.code != INTERRUPTED and not isinstance(ended.__context__, KeyboardInterrupt):
             raise
-        _say_interrupted()
+        _report_interruption()
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        limit = _limit(error)
-        if os.environ.get("LNSGD_DEBUG") or not (limit or isinstance(error, (ArgumentError, ValueError, OSError))):
+        failure = _failure(error)
+        if os.environ.get("LNSGD_DEBUG") or not (failure or isinstance(error, (ArgumentError, ValueError, OSError))):
             raise
-        print(f"lnsgd: error: {printable(limit or one_line(error))}", file=sys.stderr)
-        raise SystemExit(1 if limit else 2) from None
+        print(f"lnsgd: error: {printable(failure or one_line(error))}", file=sys.stderr)
+        raise SystemExit(1 if failure else 2) from None
 
 
-def _limit(error: BaseException | None) -> str | None:
-    """One line where the machine or the run is at fault, and not the command.
+def _failure(error: BaseException | None) -> str | None:
+    """Describe a failure of the machine or the run in one line; ``None`` if the command itself is at fault.
 
-    It is that of the first such error: what follows in its wake, while the run is put away, says less.
+    The line is that of the first such error in the chain. Errors that follow while the run is cleaned up say less.
     """
     found = None
     while error is not None:
@@ -68,9 +77,9 @@ def _limit(error: BaseException | None) -> str | None:
     return found
 
 
-def _say_interrupted() -> None:
+def _report_interruption() -> None:
     print(
-        "\nlnsgd: interrupted; what was saved by then is whole, and the same command goes on from there where it can",
+        "\nlnsgd: interrupted; what was saved is complete, and the same command resumes from there if it can",
         file=sys.stderr,
     )
 
@@ -82,31 +91,81 @@ def _run(args: list[str]) -> None:
 
         print(__version__)
     elif command == "reproduce":
-        from lnsgd.figures.command import reproduce
-
-        reproduce(args[1:])
+        _reproduce(args[1:])
+    elif command == "sweep":
+        _sweep(args[1:])
+    elif command == "table":
+        _table(args[1:])
     elif command == "analyze":
-        from lnsgd.analysis.command import analyze
-
-        analyze(args[1:])
+        _analyze(args[1:])
     elif command == "report":
-        from lnsgd.report.command import report
-
-        report(args[1:])
-    elif command in ("sweep", "table"):
-        from lnsgd.sweep import command as sweeps
-
-        {"sweep": sweeps.sweep, "table": sweeps.table}[command](args[1:])
+        _report(args[1:])
     elif command == "fit":
-        with StopSignals() as signals:  # from here on: the imports alone take seconds
-            from lnsgd.training import train
+        with StopSignals() as signals:  # already now, because the imports take seconds
+            from lnsgd.training.cli import train
 
             train(args, signals)
     elif command in ("validate", "test"):
-        from lnsgd.training import train
+        from lnsgd.training.cli import train
 
         train(args)
     else:
+        hint = did_you_mean(command, _COMMANDS)
         raise ValueError(
-            f"there is no command {command!r}; choose fit, validate, test, sweep, table, reproduce, analyze or report"
+            f"there is no command {command!r}{hint}; choose {', '.join(_COMMANDS[:-1])} or {_COMMANDS[-1]}"
         )
+
+
+# Each command reads and checks its options before it imports what carries them out, which takes seconds.
+
+
+def _reproduce(args: list[str]) -> None:
+    from lnsgd.figures.framework.options import LIST, parse
+
+    options = parse(args)
+    if options.figure == LIST:
+        from rich.console import Console
+
+        from lnsgd.figures.framework.listing import print_listing
+
+        print_listing(Console())
+    else:
+        from lnsgd.figures.framework.command import reproduce
+
+        reproduce(options)
+
+
+def _sweep(args: list[str]) -> None:
+    from lnsgd.sweep.options import parse_sweep
+
+    options = parse_sweep(args)
+    from lnsgd.sweep.command import sweep
+
+    sweep(options)
+
+
+def _table(args: list[str]) -> None:
+    from lnsgd.sweep.options import parse_table
+
+    options = parse_table(args)
+    from lnsgd.sweep.command import table
+
+    table(options)
+
+
+def _analyze(args: list[str]) -> None:
+    from lnsgd.analysis.options import parse
+
+    options = parse(args)
+    from lnsgd.analysis.command import analyze
+
+    analyze(options)
+
+
+def _report(args: list[str]) -> None:
+    from lnsgd.report.options import parse
+
+    options = parse(args)
+    from lnsgd.report.command import report
+
+    report(options)

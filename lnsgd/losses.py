@@ -1,12 +1,12 @@
-"""Losses, per example: ``loss(outputs, targets) -> (B,)``.
+"""Losses of every example: ``loss(outputs, targets) -> (B,)``.
 
-Conventions, the same for every loss:
+Conventions of all losses:
 
 * ``outputs`` are raw network outputs (logits), shape (B, C), or (B, 1) for one output unit.
 * Hard targets are class indices (B,), int64. Soft targets are class probabilities (B, C).
   Real targets have the outputs' shape.
 * One output unit stands for two classes with y = ±1: class 1 is y = +1, class 0 is y = −1.
-* Nothing is averaged over the batch; what is summed or averaged over outputs is said in each class.
+* Nothing is averaged over the batch; each class says whether it sums or averages over outputs.
 """
 
 from abc import ABC, abstractmethod
@@ -22,22 +22,25 @@ class Loss(ABC):
     """Interface of a loss; any subclass can be named in a config by its class path.
 
     Attributes:
-        accepts: Kinds of target the loss is defined for, see `lnsgd.label_noise.LabelNoise`.
+        accepts: Kinds of targets for which the loss is defined, see `lnsgd.label_noise.LabelNoise`.
     """
 
     accepts: ClassVar[frozenset[TargetKind]]
 
     @abstractmethod
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every example, shape (B,)."""
+        """Compute the loss of every example, shape (B,)."""
 
 
 def check_compatible(loss: Loss, label_noise: LabelNoise) -> None:
-    """Raises ValueError where a loss is not defined for the targets that a noise gives.
+    """Check that a loss is defined for the targets of a label noise.
 
     Args:
-        loss: Says by ``accepts`` which targets it takes.
-        label_noise: Says by ``targets`` which it gives.
+        loss: The loss, with the kinds of targets that it ``accepts``.
+        label_noise: The label noise, with the kind of its ``targets``.
+
+    Raises:
+        ValueError: the loss is not defined for these targets.
     """
     if label_noise.targets not in loss.accepts:
         kinds = " or ".join(sorted(loss.accepts))
@@ -48,11 +51,17 @@ def check_compatible(loss: Loss, label_noise: LabelNoise) -> None:
 
 
 def class_probabilities(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Targets as one probability per output unit, in the outputs' shape (B, C) or (B, 1).
+    """Convert targets to one probability per output unit, in the outputs' shape (B, C) or (B, 1).
 
     Args:
-        outputs: Network outputs, (B, C) or (B, 1); only their shape and type count.
-        targets: Class indices (B,), or class probabilities (B, C), of which (B, 2) for one output.
+        outputs: Network outputs, shape (B, C) or (B, 1); only their shape and type are used.
+        targets: Class indices (B,), or class probabilities (B, C); (B, 2) for one output unit.
+
+    Example:
+        >>> import torch
+        >>> class_probabilities(torch.zeros(2, 3), torch.tensor([0, 2]))
+        tensor([[1., 0., 0.],
+                [0., 0., 1.]])
     """
     if outputs.shape[-1] == 1:
         positive = targets[:, 1:] if targets.is_floating_point() else targets.unsqueeze(1)
@@ -63,14 +72,16 @@ def class_probabilities(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy −Σ_c t_c log softmax(o)_c. Hard and soft targets; at least two outputs."""
+    """Softmax cross-entropy −Σ_c t_c log softmax(o)_c, for hard and soft targets and at least two outputs."""
 
     accepts = frozenset({"hard", "soft"})
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every example, shape (B,)."""
+        """Compute the loss of every example, shape (B,)."""
         if outputs.shape[-1] == 1:
-            raise ValueError("CrossEntropy needs one output per class, the network has one in all; use LogisticLoss")
+            raise ValueError(
+                "CrossEntropy needs one output per class, but the network has a single output; use LogisticLoss"
+            )
         return F.cross_entropy(outputs, targets, reduction="none")
 
 
@@ -84,7 +95,7 @@ class LogisticLoss(Loss):
     accepts = frozenset({"hard", "soft"})
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every example, shape (B,)."""
+        """Compute the loss of every example, shape (B,)."""
         probabilities = class_probabilities(outputs, targets)
         return F.binary_cross_entropy_with_logits(outputs, probabilities, reduction="none").sum(-1)
 
@@ -92,8 +103,8 @@ class LogisticLoss(Loss):
 class HingeLoss(Loss):
     """One-vs-rest hinge loss Σ_c max(0, β − y_c·o_c), y_c = ±1, a sum over the C outputs.
 
-    Hard targets only: it is piecewise linear in y, and a "label" between −1 and 1 has no margin.
-    Use `lnsgd.label_noise.UniformNoise` in place of smoothing.
+    It is defined for hard targets only, because a label between −1 and 1 does not have a margin. Use
+    `lnsgd.label_noise.UniformNoise` instead of smoothing.
 
     Args:
         beta: Margin β, at least 0. β = 0 is the perceptron loss of Cornacchia et al.
@@ -110,10 +121,10 @@ class HingeLoss(Loss):
         self.beta = beta
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every example, shape (B,)."""
+        """Compute the loss of every example, shape (B,)."""
         if targets.is_floating_point():
             raise ValueError(
-                "HingeLoss takes hard targets only; use LogisticLoss, or UniformNoise in place of smoothing"
+                "HingeLoss takes hard targets only; use LogisticLoss, or UniformNoise instead of smoothing"
             )
         signs = 2 * class_probabilities(outputs, targets) - 1
         return F.relu(self.beta - signs * outputs).sum(-1)
@@ -123,8 +134,8 @@ class SquaredLoss(Loss):
     """Squared loss (o − t)², without a factor ½.
 
     Args:
-        reduction: Over the outputs of one example: ``mean`` is (1/C)Σ_c (o_c − t_c)² (Nagarajan and
-            Kolter, App. D), ``sum`` is Σ_c (o_c − t_c)² (Blanc et al.). The same for one output.
+        reduction: Reduction over the outputs of one example: ``mean`` is (1/C)Σ_c (o_c − t_c)² (Nagarajan and Kolter,
+            appendix D), ``sum`` is Σ_c (o_c − t_c)² (Blanc et al.). They are equal for one output.
 
     Raises:
         ValueError: unknown reduction.
@@ -138,13 +149,18 @@ class SquaredLoss(Loss):
         self.reduction = reduction
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every example, shape (B,). Class labels are one-hot encoded, ±1 for one output."""
+        """Compute the loss of every example, shape (B,). Class labels are one-hot encoded, ±1 for one output."""
         squared = (outputs - self.values(outputs, targets)).square()
         return squared.mean(-1) if self.reduction == "mean" else squared.sum(-1)
 
     @staticmethod
     def values(outputs: Tensor, targets: Tensor) -> Tensor:
-        """Targets as values in the outputs' shape: as they are, one-hot, or ±1 for one output.
+        """Convert targets to values in the outputs' shape.
+
+        Args:
+            outputs: Network outputs, shape (B, C) or (B, 1).
+            targets: Values in the outputs' shape, which are returned as they are; or class labels, which become
+                one-hot, or ±1 for one output.
 
         Raises:
             ValueError: targets of a shape that does not fit the outputs.
@@ -162,18 +178,23 @@ class SquaredLoss(Loss):
 
 
 def predicted_classes(outputs: Tensor) -> Tensor:
-    """Predicted class indices (B,): the largest output, or the sign of a single one.
+    """Compute predicted class indices, shape (B, …): the largest output, or the sign of a single output.
 
     Args:
-        outputs: Network outputs (logits), (B, C) or (B, 1).
+        outputs: Network outputs (logits), shape (B, …, C) or (B, …, 1).
+
+    Example:
+        >>> import torch
+        >>> predicted_classes(torch.tensor([[0.1, 0.7], [2.0, -1.0]])), predicted_classes(torch.tensor([[-0.3]]))
+        (tensor([1, 0]), tensor([0]))
     """
-    return (outputs[:, 0] > 0).long() if outputs.shape[-1] == 1 else outputs.argmax(-1)
+    return (outputs[..., 0] > 0).long() if outputs.shape[-1] == 1 else outputs.argmax(-1)
 
 
 def num_classes_of(outputs: Tensor) -> int:
-    """Number of classes C that outputs (B, C) or (B, 1) distinguish: two for a single output.
+    """Return the number of classes C that outputs distinguish: two for a single output.
 
     Args:
-        outputs: Network outputs, (B, C) or (B, 1).
+        outputs: Network outputs, shape (B, C) or (B, 1).
     """
     return max(2, outputs.shape[-1])

@@ -1,8 +1,7 @@
-"""Generators from keys: everything random in lnsgd comes from (seed, purpose, counters).
+"""Random generators from keys: everything random in lnsgd comes from (seed, purpose, counters).
 
-A key names one stream. Two different keys give independent streams, the same key gives the same
-stream on every process and after every restart, so nothing has to be saved to resume a run and
-no result depends on how many processes ran it.
+A key names one stream. Two different keys give independent streams; one key gives the same stream on every process and
+after every restart, so that nothing has to be saved to resume a run, and no result depends on the number of processes.
 """
 
 import hashlib
@@ -26,30 +25,35 @@ _MT_FRESH = torch.Generator().manual_seed(0).get_state()
 
 
 def _key_bytes(seed: int, purpose: str, counters: tuple[int, ...], length: int) -> bytes:
-    """Uniform bytes that depend on every part of the key, by a cryptographic hash (SHAKE-128)."""
+    """Compute uniform bytes that depend on every part of the key, by a cryptographic hash (SHAKE-128)."""
     if purpose not in _PURPOSES:
         raise ValueError(f"purpose {purpose!r} is unknown; choose one of {', '.join(_PURPOSES)}")
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give an integer >= 0")
-    key = (index(seed), purpose, *map(index, counters))  # an integer of NumPy is written like one of Python
+    key = (index(seed), purpose, *map(index, counters))  # so that integers of NumPy and of Python give one key
     return hashlib.shake_128(repr(key).encode()).digest(length)
 
 
 def generator(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one key.
+    """Make a new generator for one key.
 
-    On the CPU the whole state of the Mersenne Twister is filled from the key: ``manual_seed`` keeps only 32 bits
-    there, so that among 10⁵ steps some would share their noise.
+    On the CPU the whole state of the Mersenne Twister is filled from the key, because ``manual_seed`` keeps only 32
+    bits of a seed: among 10⁵ steps some would share their noise.
 
     Args:
         seed: Seed of the run, at least 0.
-        purpose: What the numbers are for; streams of different purposes are independent.
+        purpose: Purpose of the numbers; streams of different purposes are independent.
         counters: Further parts of the key, usually the epoch and the batch.
-        device: Device the generator draws on. CPU and CUDA streams of one key differ.
+        device: Device on which the generator draws. CPU and CUDA streams of one key differ.
 
     Raises:
         ValueError: unknown purpose or negative seed.
         TypeError: a part of the key that is not an integer.
+
+    Example:
+        >>> first, second = generator(0, "noise", 3), generator(0, "noise", 3)
+        >>> torch.equal(torch.rand(2, generator=first), torch.rand(2, generator=second))
+        True
     """
     result = torch.Generator(device)
     if result.device.type != "cpu":
@@ -63,7 +67,7 @@ def generator(seed: int, purpose: Purpose, *counters: int, device: torch.device 
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Restores the global random state of torch (CPU and CUDA), NumPy and Python on exit."""
+    """Restore the global random state of torch (CPU and CUDA), NumPy and Python on exit."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
@@ -75,10 +79,10 @@ def preserved() -> Iterator[None]:
 
 
 def global_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of torch's global generators on the CPU and on a device, for a checkpoint.
+    """Return the state of torch's global generators, for a checkpoint.
 
     Args:
-        device: Where the run computes; on a CUDA device its generator is one more.
+        device: Device of the run; the state of its generator is returned beside that of the CPU's.
     """
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -87,11 +91,11 @@ def global_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_global_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Puts back a state from `global_state`; that of another kind of device is left out.
+    """Restore a state from `global_state`; the state of another kind of device is left out.
 
     Args:
-        state: What `global_state` gave, on any device.
-        device: Where the run computes now.
+        state: A result of `global_state`, on any device.
+        device: Device of the run now.
     """
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
@@ -100,14 +104,14 @@ def set_global_state(state: dict[str, torch.Tensor], device: torch.device) -> No
 
 @contextmanager
 def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
-    """Runs code that draws from the global generators as if they belonged to a key; restores them on exit.
+    """Seed the global generators with a key within this context; restore them on exit.
 
-    Torch's CPU stream inside is exactly that of ``generator(seed, purpose, *counters)``, so
+    Torch's CPU stream within the context is exactly that of ``generator(seed, purpose, *counters)``, so
     ``with forked(seed, "init"): net = AnyModule()`` gives any module a keyed initialization.
 
     Args:
         seed: Seed of the run, at least 0.
-        purpose: What the numbers are for.
+        purpose: Purpose of the numbers.
         counters: Further parts of the key.
     """
     with preserved():
@@ -116,11 +120,11 @@ def forked(seed: int, purpose: Purpose, *counters: int) -> Iterator[None]:
 
 
 def seed_globals(seed: int, purpose: Purpose, *counters: int) -> None:
-    """Lets torch's (CPU and CUDA), NumPy's and Python's global generators go on as if they belonged to a key.
+    """Seed the global generators of torch (CPU and CUDA), NumPy and Python with a key.
 
     Args:
         seed: Seed of the run, at least 0.
-        purpose: What the numbers are for.
+        purpose: Purpose of the numbers.
         counters: Further parts of the key.
     """
     small = int.from_bytes(_key_bytes(seed, purpose, counters, 4), "little")

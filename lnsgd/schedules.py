@@ -1,7 +1,7 @@
 """Schedules: at which steps something happens.
 
-A schedule is a function ``step -> bool`` that can also say when it is due next, so that many steps
-may be taken at once without passing one by.
+A schedule is a function ``step -> bool`` that can also say when it is due next, so that many steps can be taken at once
+without missing a due step.
 """
 
 from abc import ABC, abstractmethod
@@ -11,25 +11,45 @@ from math import floor, log10
 
 
 class Schedule(ABC):
-    """When something happens, in steps or epochs taken so far."""
+    """Interface of a schedule, in steps or epochs taken so far."""
 
     @abstractmethod
     def next_after(self, step: int) -> int | None:
-        """The first due step after a step ≥ −1; ``None`` where there is none."""
+        """Return the first due step after a step ≥ −1; ``None`` if there is none."""
 
     def __call__(self, step: int) -> bool:
-        """Whether a step is due."""
+        """Say whether a step is due."""
         return self.next_after(step - 1) == step
+
+    def is_passed(self, before: int, step: int) -> bool:
+        """Say whether a step is due after ``before`` and no later than ``step``.
+
+        The counter of steps need not grow by one: it grows by two where two optimizers take a step each.
+
+        Args:
+            before: A step ≥ −1, at which the schedule was asked last.
+            step: The present step.
+
+        Example:
+            >>> every(3).is_passed(2, 4), every(3).is_passed(4, 5)
+            (True, False)
+        """
+        due = self.next_after(before)
+        return due is not None and due <= step
 
 
 class every(Schedule):  # noqa: N801  (read as a phrase: every(100))
-    """Due at n, 2n, 3n and so on.
+    """A schedule that is due at n, 2n, 3n and so on.
 
     Args:
-        n: In steps or epochs, at least 1.
+        n: Number of steps or epochs, at least 1.
 
     Raises:
         ValueError: n below 1.
+
+    Example:
+        >>> [step for step in range(10) if every(3)(step)]
+        [3, 6, 9]
     """
 
     def __init__(self, n: int) -> None:
@@ -38,34 +58,42 @@ class every(Schedule):  # noqa: N801  (read as a phrase: every(100))
         self.n = n
 
     def next_after(self, step: int) -> int:
-        """The next multiple of n."""
+        """Return the next multiple of n."""
         return max(step // self.n + 1, 1) * self.n
 
 
 class at(Schedule):  # noqa: N801
-    """Due at the given steps.
+    """A schedule that is due at the given steps.
 
     Args:
-        steps: In steps or epochs, in any order.
+        steps: Steps or epochs, in any order.
+
+    Example:
+        >>> at([5, 2]).next_after(2)
+        5
     """
 
     def __init__(self, steps: Collection[int]) -> None:
         self.steps = sorted(set(steps))
 
     def next_after(self, step: int) -> int | None:
-        """The next of the given steps."""
+        """Return the next of the given steps."""
         place = bisect_right(self.steps, step)
         return self.steps[place] if place < len(self.steps) else None
 
 
 class log_spaced(Schedule):  # noqa: N801
-    """Due at 10^(k/per_decade), k = 0, 1, …, rounded: for 3 per decade at 1, 2, 5, 10, 22, 46, 100 and so on.
+    """A schedule that is due at 10^(k/per_decade), k = 0, 1, …, rounded.
 
     Args:
-        per_decade: How many between a step and its tenfold, at least 1.
+        per_decade: Number of due steps between a step and ten times that step, at least 1.
 
     Raises:
         ValueError: ``per_decade`` below 1.
+
+    Example:
+        >>> [step for step in range(101) if log_spaced(3)(step)]
+        [1, 2, 5, 10, 22, 46, 100]
     """
 
     def __init__(self, per_decade: int) -> None:
@@ -74,7 +102,7 @@ class log_spaced(Schedule):  # noqa: N801
         self.per_decade = per_decade
 
     def next_after(self, step: int) -> int:
-        """The next rounded power."""
+        """Return the next rounded power."""
         k = max(0, floor(self.per_decade * log10(max(step, 1))) - 1)
         while (point := round(10 ** (k / self.per_decade))) <= step:
             k += 1

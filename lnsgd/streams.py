@@ -1,8 +1,8 @@
-"""What the steps of a run are made of: endless keyed sequences of samples, of their crops and of noise.
+"""Endless keyed sequences that the steps of a run consume: samples, crops and label noise.
 
-Example n of a run, counted from its first step on, has the same place in the data set, the same crop and
-the same noise however the run is cut into batches, epochs, calls, processes or restarts. All sequences are
-drawn a block at a time, since making a generator costs more than many draws from it.
+Example n of a run, counted from its first step, has the same place in the data set, the same crop and the same noise
+however the run is divided into batches, epochs, calls, processes or restarts. All sequences are drawn a block at a
+time, because making a generator costs more than many draws from it.
 """
 
 from abc import ABC, abstractmethod
@@ -17,12 +17,12 @@ from lnsgd.label_noise import LabelNoise
 
 Order = Literal["shuffle", "replacement", "sequential"]
 
-# Examples in a block, more or less.
+# Approximate number of examples in a block.
 _BLOCK = 2**14
 
 
 class _Stream(ABC):
-    """An endless sequence of rows, of which the block used last is kept."""
+    """An endless sequence of rows; the last block that was used is kept."""
 
     def __init__(self, block: int) -> None:
         self._size = block
@@ -30,7 +30,7 @@ class _Stream(ABC):
 
     @abstractmethod
     def _draw(self, block: int) -> Tensor:
-        """All rows of a block."""
+        """Draw all rows of a block."""
 
     def _block(self, number: int) -> Tensor:
         if self._kept is None or self._kept[0] != number:
@@ -38,7 +38,7 @@ class _Stream(ABC):
         return self._kept[1]
 
     def take(self, start: int, count: int) -> Tensor:
-        """Rows ``start`` to ``start + count − 1``, at least one."""
+        """Return rows ``start`` to ``start + count − 1``; ``count`` is at least 1."""
         parts = []
         for number in range(start // self._size, (start + count - 1) // self._size + 1):
             first = number * self._size
@@ -47,15 +47,19 @@ class _Stream(ABC):
 
 
 class SampleOrder(_Stream):
-    """Which examples a run sees, as places 0 to n − 1, int64 on the CPU whatever the run's device.
+    """The order in which a run sees examples: places 0 to n − 1, int64, on the CPU on any device of the run.
 
-    Keyed by (seed, "order", block). ``shuffle`` is one permutation after the other, ``replacement``
-    independent uniform draws; ``sequential`` draws nothing.
+    The sequence is keyed by (seed, "order", block).
 
     Args:
         n: Size of the training set.
-        order: See above.
+        order: ``shuffle`` for one permutation after the other, ``replacement`` for independent uniform draws, or
+            ``sequential``, which draws nothing.
         seed: Seed of the order.
+
+    Example:
+        >>> SampleOrder(3, "sequential", seed=0).take(start=2, count=4)
+        tensor([2, 0, 1, 2])
     """
 
     def __init__(self, n: int, order: Order, seed: int) -> None:
@@ -75,14 +79,14 @@ class SampleOrder(_Stream):
 
 
 class NoiseStream(_Stream):
-    """The label noise of a run, one row per example; keyed by (seed, "noise", block).
+    """The label noise of a run, one row per example, keyed by (seed, "noise", block).
 
     Args:
         label_noise: The noise.
         seed: Seed of the noise.
         shape: Shape of one label: ``()`` for class labels.
         num_classes: C; ``None`` for real targets.
-        device: Where it is drawn. CPU and CUDA streams of one key differ.
+        device: Device on which it is drawn. CPU and CUDA streams of one key differ.
     """
 
     def __init__(
@@ -105,19 +109,25 @@ class NoiseStream(_Stream):
         return self.label_noise.draw((self._size, *self.shape), generator, self.num_classes)
 
     def targets(self, labels: Tensor, start: int, count: int, share: slice = slice(None)) -> Tensor:
-        """Labels under noise ``start`` to ``start + count − 1``, or of the share of these examples that is given."""
+        """Return the targets of examples under noise.
+
+        Args:
+            labels: Labels of the examples.
+            start: Number of the first example.
+            count: Number of examples, at least 1.
+            share: The part of these examples to which the labels belong; by default all of them.
+        """
         return self.label_noise.apply(labels, self.take(start, count)[share], self.num_classes)
 
 
 class CropStream(_Stream):
-    """Where the training images of a run are cropped and whether they are flipped, one row per example.
+    """Crops and flips of the training images of a run, one row per example, int64, on the CPU on any device of the run.
 
-    Keyed by (seed, "augmentation", block), int64 on the CPU whatever the run's device. Columns: first row and first
-    column of the crop, both uniform on 0, 1, …, ``shifts`` − 1, and 1 for a flip or 0, each with probability ½; all
-    independent.
+    The sequence is keyed by (seed, "augmentation", block). Its columns are the first row and the first column of the
+    crop, both uniform on 0, 1, …, ``shifts`` − 1, and 1 for a flip or 0, each with probability ½; all are independent.
 
     Args:
-        shifts: Number of places of a crop along each axis.
+        shifts: Number of positions of a crop along each axis.
         seed: Seed of the augmentation.
     """
 
@@ -133,12 +143,12 @@ class CropStream(_Stream):
 
 
 class Stretch(NamedTuple):
-    """Consecutive steps of one noise.
+    """Consecutive steps with the same noise.
 
     Attributes:
         stream: The noise.
         first: The first step.
-        stop: The one after the last.
+        stop: The step after the last.
     """
 
     stream: NoiseStream
@@ -147,15 +157,15 @@ class Stretch(NamedTuple):
 
 
 class NoiseSchedule:
-    """Which noise acts on which step: ``label_noise`` on the first ``noise_steps``, then the same at level 0.
+    """The noise of each step: ``label_noise`` on the first ``noise_steps`` steps, then the same noise at level 0.
 
     Args:
         label_noise: The noise.
-        noise_steps: Number of steps with noise; all of them where it is ``None``.
-        seed: See `NoiseStream`, also for what follows.
+        noise_steps: Number of steps with noise; ``None`` for all steps.
+        seed: Seed of the noise, see `NoiseStream`.
         shape: Shape of one label.
-        num_classes: C.
-        device: Where it is drawn.
+        num_classes: C; ``None`` for real targets.
+        device: Device on which the noise is drawn.
 
     Raises:
         ValueError: ``noise_steps`` with a noise that has no level.
@@ -177,11 +187,11 @@ class NoiseSchedule:
             self._quiet = NoiseStream(label_noise.at_level(0.0), seed, shape, num_classes, device)
 
     def at(self, step: int) -> NoiseStream:
-        """The noise of the step that is taken after ``step`` others."""
+        """Return the noise of the step that is taken after ``step`` others."""
         return self._noisy if self._stop is None or step < self._stop else self._quiet
 
     def stretches(self, first: int, stop: int) -> list[Stretch]:
-        """The noise of steps ``first`` to ``stop − 1``, at least one."""
+        """Return the noise of steps ``first`` to ``stop − 1``, of which there is at least one."""
         ends = [first, stop]
         if self._stop is not None and first < self._stop < stop:
             ends.insert(1, self._stop)
@@ -189,11 +199,11 @@ class NoiseSchedule:
 
 
 def effective_order(order: Order, batch_size: int, examples: int) -> Order:
-    """The order itself; for a full batch, where a permutation changes nothing, ``sequential``.
+    """Return the order; for a full batch, for which a permutation changes nothing, return ``sequential``.
 
     Args:
-        order: The order that was asked for.
-        batch_size: Examples in a batch.
-        examples: Examples in all.
+        order: The order in the config.
+        batch_size: Number of examples in a batch.
+        examples: Number of examples of the training set.
     """
     return "sequential" if order == "shuffle" and batch_size >= examples else order

@@ -1,4 +1,4 @@
-"""Makes lnsgd/data/sample/mnist_sample.safetensors.gz from the full MNIST.
+"""Make lnsgd/data/sample/mnist_sample.safetensors.gz from the full MNIST.
 
     python scripts/make_mnist_sample.py DATA_DIR
 
@@ -19,7 +19,7 @@ SIZES = {"train": 10_000, "test": 2_000}
 
 
 def main(data_dir: str) -> None:
-    """Draws the sample and writes it beside its README."""
+    """Draw the sample and write it beside its README."""
     full = MNIST(data_dir)
     tensors = {}
     for part, size in SIZES.items():

@@ -1,4 +1,4 @@
-"""Saves a view of a Weights & Biases project: all measures over the steps of training, arms with error bands.
+"""Save a view of a Weights & Biases project: all measures over the steps of training, arms with error bands.
 
     pip install '.[wandb]'
     python scripts/wandb_workspace.py ENTITY/PROJECT
@@ -50,12 +50,12 @@ LOGARITHMIC = ("Curvature",)
 
 
 def pattern(numbers: str) -> str:
-    """The regular expression (RE2) of the names under which numbers are logged, replicated or not; no spreads."""
+    """Return the regular expression (RE2) of the names of logged numbers, replicated or not, without spreads."""
     return f"^{numbers}{MEAN}$"
 
 
 def workspace(entity: str, project: str, by: Sequence[str]) -> "Workspace":
-    """The view, not saved yet.
+    """Make the view without saving it.
 
     Args:
         entity: W&B user or team.
@@ -98,7 +98,7 @@ def workspace(entity: str, project: str, by: Sequence[str]) -> "Workspace":
 
 
 def main(args: Sequence[str]) -> None:
-    """Saves the view and prints its address; one line and exit code 2 where that cannot be."""
+    """Save the view and print its address; if that fails, print one line and exit with code 2."""
     parser = argparse.ArgumentParser(description="Save a W&B view with lnsgd's measures, grouped by arm.")
     parser.add_argument("project", metavar="ENTITY/PROJECT")
     parser.add_argument("--by", nargs="+", default=[], metavar="SETTING", help="settings in place of group and tag")

@@ -1,4 +1,4 @@
-"""A web server on this machine, for what downloads."""
+"""A local web server, for tests of downloads."""
 
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -8,11 +8,11 @@ from threading import Thread
 
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 def serve(folder: Path, handler: type = QuietHandler) -> ThreadingHTTPServer:
-    """Serves the files of a folder, until it is shut down."""
+    """Serve the files of a folder until the server is shut down."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server

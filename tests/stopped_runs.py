@@ -1,4 +1,4 @@
-"""A small run for the tests of stopping and going on, what sends it signals, and when two runs are the same."""
+"""A small run for tests of stopping and resuming, signals to it, and a comparison of two runs."""
 
 import os
 import signal
@@ -12,51 +12,23 @@ import yaml
 from pytorch_lightning import Callback, Trainer
 
 from lnsgd.cli import main
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
+from tests.small_config import instance, small_config
 
 EPOCH_STEPS, EPOCHS = 5, 3
 STEPS = EPOCH_STEPS * EPOCHS
 
-# Five steps an epoch, three epochs. Momentum, so that the optimizer has a state that a resumed run needs.
-CONFIG = """\
-model:
-  class_path: lnsgd.modules.Classifier
-  init_args:
-    net:
-      class_path: lnsgd.models.MLP
-      init_args:
-        widths: [784, 12, 10]
-    label_noise:
-      class_path: lnsgd.label_noise.UniformNoise
-      init_args:
-        p: 0.2
-    optimizer:
-      class_path: torch.optim.SGD
-      init_args:
-        lr: 0.1
-        momentum: 0.9
-data:
-  class_path: lnsgd.data.MNIST
-  init_args:
-    source: sample
-    subset: 100
-    val_size: 50
-    batch_size: 20
-trainer:
-  accelerator: cpu
-  max_epochs: 3
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
-  callbacks:
-    - class_path: lnsgd.callbacks.DistanceFromInit
-      init_args:
-        every_n_steps: 2
-"""
+CONFIG = yaml.safe_dump(
+    small_config(
+        data={"val_size": 50},
+        trainer={"max_epochs": EPOCHS, "log_every_n_steps": 1},
+        callbacks=[instance("lnsgd.callbacks.DistanceFromInit", every_n_steps=2)],
+    )
+)
 
 
 class SignalAt(Callback):
-    """Sends this process a signal in a hook, after a step, on one rank."""
+    """A callback that sends this process a signal in a hook, after a step, on one rank."""
 
     def __init__(self, step: int, hook: str = "on_train_batch_end", name: str = "SIGUSR1", rank: int = 0) -> None:
         self.step, self.name, self.rank = step, name, rank
@@ -68,22 +40,22 @@ class SignalAt(Callback):
 
 
 def write_configs(folder: Path, **signal_at: Any) -> None:
-    """``plain.yaml``, and ``stopped.yaml`` with a signal."""
+    """Write ``plain.yaml``, and ``stopped.yaml`` with a signal."""
     config = yaml.safe_load(CONFIG)
     (folder / "plain.yaml").write_text(CONFIG)
-    config["trainer"]["callbacks"].append({"class_path": "tests.stopped_runs.SignalAt", "init_args": signal_at})
+    config["trainer"]["callbacks"].append(instance("tests.stopped_runs.SignalAt", **signal_at))
     (folder / "stopped.yaml").write_text(yaml.safe_dump(config))
 
 
 def fit_until_stopped(*args: str) -> None:
-    """A run that a signal stops, so that it can go on."""
+    """Train until a signal stops the run, so that it can be resumed."""
     with pytest.raises(SystemExit) as ended:
         main(["fit", *args])
     assert ended.value.code == 75
 
 
 def assert_same_run(run: RunFolder, other: RunFolder) -> None:
-    """Weights, momentum and everything logged, bit for bit."""
+    """Check that weights, momentum and everything logged are equal, bit for bit."""
     one, two = (torch.load(folder.last_checkpoint, weights_only=False) for folder in (run, other))
     assert one["global_step"] == two["global_step"]
     torch.testing.assert_close(one["state_dict"], two["state_dict"], rtol=0, atol=0)
@@ -93,7 +65,7 @@ def assert_same_run(run: RunFolder, other: RunFolder) -> None:
 
 
 def _tensors(checkpoint: dict[str, Any]) -> list[torch.Tensor]:
-    """Momentum of an ordinary run, velocity of a replicated one."""
+    """Return momentum of an ordinary run, or velocity of a replicated one."""
     states = [state for optimizer in checkpoint["optimizer_states"] for state in optimizer["state"].values()]
     velocity = checkpoint.get("replicas", {}).get("velocity", {})
     found = [*(state["momentum_buffer"] for state in states), *velocity.values()]

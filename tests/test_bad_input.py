@@ -1,5 +1,6 @@
 """Bad input: exit code 2, one line that names the value and the remedy, and nothing written."""
 
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that must be refused in an otherwise untouched folder; returns the error line."""
+    """Run a command that must be refused and write nothing; return the error line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LNSGD_DEBUG", raising=False)
 
@@ -52,7 +54,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    """Every file with its content; folders with nothing below them do not count."""
+    """Return every file with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -89,6 +91,12 @@ OPTIONS = {
     "devices-word": (["--trainer.devices", "many"], ("trainer.devices = many", "give 1 to")),
     "nodes-zero": (["--trainer.num_nodes", "0"], ("`num_nodes`", "positive integer", "0")),
     "nodes-started-on-one": (["--trainer.num_nodes", "2"], ("trainer.num_nodes = 2", "one machine", "torchrun")),
+    "strategy-fsdp": (["--trainer.strategy", "fsdp"], ("trainer.strategy = fsdp", "the whole network", "use ddp")),
+    "strategy-deepspeed": (["--trainer.strategy", "deepspeed_stage_3"], ("trainer.strategy = deepspeed", "use ddp")),
+    "strategy-class": (
+        ["--trainer.strategy", "pytorch_lightning.strategies.ModelParallelStrategy"],
+        ("strategies.ModelParallelStrategy", "use ddp"),
+    ),
     "seed-true": (["--seed_everything", "true"], ("seed_everything = True", "integer >= 0")),
     "seed-negative": (["--seed_everything", "-3"], ("seed_everything = -3", "integer >= 0")),
     "schedule-zero": (
@@ -129,13 +137,28 @@ OPTIONS = {
     "checkpoint-missing": (["--ckpt_path", "nope/checkpoints/last.ckpt"], ("nope/checkpoints/last.ckpt", "no such")),
     "checkpoint-missing-with-run-dir": (["--ckpt_path", "nope.ckpt", "--run_dir", "r"], ("nope.ckpt", "no such")),
     "last-checkpoint-of-which-run": (["--ckpt_path", "last"], ("ckpt_path = last", "--run_dir")),
-    "no-last-checkpoint": (["--ckpt_path", "last", "--run_dir", "r"], ("r/checkpoints/last.ckpt", "no such")),
+    "no-last-checkpoint": (["--ckpt_path", "last", "--run_dir", "r"], ("r/checkpoints/last.ckpt", "does not exist")),
 }
 
 
 @pytest.mark.parametrize(("options", "says"), OPTIONS.values(), ids=OPTIONS)
 def test_option(refused: Refused, options: list[str], says: tuple[str, ...]) -> None:
     _assert_says(refused([*GOOD, *options]), says)
+
+
+def test_a_name_of_several_classes_is_refused_with_their_paths(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a callback of the user's own that has the name of one of lnsgd."""
+    monkeypatch.setitem(sys.modules, "own_callbacks", own := ModuleType("own_callbacks"))
+    exec("from pytorch_lightning import Callback\nclass ClusterCount(Callback): ...", own.__dict__)
+    line = refused([*GOOD, "--trainer.callbacks", "ClusterCount"])
+    paths = ("own_callbacks.ClusterCount", "lnsgd.callbacks.ClusterCount")
+    _assert_says(
+        line, ("trainer.callbacks = ClusterCount", "several classes have this name; give the full path", *paths)
+    )
+    del own.ClusterCount
+    gc.collect()  # the next tests find one class of this name
 
 
 @pytest.mark.parametrize("command", ["test", "validate"])
@@ -151,8 +174,10 @@ def _checkpoint(folder: Path, widths: str) -> Path:
 
 def test_checkpoint_of_another_model(refused: Refused, tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "trained", "[784, 8, 10]")
-    line = refused([*GOOD, "--model.net.widths", "[784, 9, 10]", "--ckpt_path", str(path)])
-    _assert_says(line, (str(path), "net.layers.0.weight is (8, 784) there and (9, 784) here", "config.yaml"))
+    line = refused([*GOOD, "--model.net.widths", "[784, 9, 10]", "--ckpt_path", str(path), "--allow_changes"])
+    _assert_says(
+        line, (str(path), "net.layers.0.weight is (8, 784) in the file and (9, 784) in the model", "config.yaml")
+    )
 
 
 def test_checkpoint_cut_short(refused: Refused, tmp_path: Path) -> None:
@@ -239,7 +264,7 @@ def test_folder_that_holds_another_figure(refused: Refused, tmp_path: Path) -> N
 
 
 def _closed_port() -> int:
-    """A local port on which nobody listens."""
+    """Return a local port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -259,7 +284,7 @@ def test_missing_data_without_network(refused: Refused, tmp_path: Path, monkeypa
 
 
 def _write_tiny_mnist(folder: Path, examples: int) -> None:
-    """Files in the official layout, with fewer examples."""
+    """Write files in the official layout, with fewer examples."""
     folder.mkdir(parents=True)
     for part in ("train", "t10k"):
         for kind, shape in (("images-idx3", (examples, 28, 28)), ("labels-idx1", (examples,))):
@@ -284,7 +309,7 @@ def test_debugging_shows_where_an_error_was_raised(tmp_path: Path, monkeypatch: 
 
 
 def test_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """What a shell sees, Lightning's log lines and warnings included."""
+    """The output is that in a shell, with Lightning's log lines and warnings."""
     environment = {name: value for name, value in os.environ.items() if name != "LNSGD_DEBUG"}
     command = [sys.executable, "-c", "from lnsgd.cli import main; main()", *GOOD, "--model.label_noise.p", "1.5"]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

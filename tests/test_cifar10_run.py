@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lnsgd.cli import main
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
 
 CONFIG = Path(__file__).parents[1] / "configs" / "debug" / "cifar10_resnet20.yaml"
 VALIDATED = 500
@@ -45,7 +45,8 @@ def test_every_site_is_watched(run):
     last = table[table["step"] == table["step"].max()]
     for measure, split in (("active_fraction", "val"), ("associated_fraction", "train")):
         values = last[(last["measure"] == measure) & (last["split"] == split)]
-        assert len(values) == 19
+        assert len(values) == 19 + 1  # and the total over the sites
+        assert (values["layer"] == "total").sum() == 1
         assert values["value"].between(0, 1).all()
     fractions = last[(last["measure"] == "active_fraction") & (last["split"] == "val")]["value"]
     assert (fractions > 0.01).all()

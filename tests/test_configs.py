@@ -14,9 +14,9 @@ import yaml
 from lnsgd.cli import main
 from lnsgd.data import CIFAR10
 from lnsgd.data.mnist import IdxImageData
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
+from lnsgd.sweep.config_reader import as_arguments, fit_arguments
 from lnsgd.sweep.grid import read_sweep
-from lnsgd.sweep.resolve import arguments, written
 from tests.data.cifar_files import write_binary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -48,7 +48,7 @@ NETS = {
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In a folder of its own, where W&B keeps everything local."""
+    """Run in a folder of its own, where W&B keeps everything local."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
@@ -72,7 +72,7 @@ def data_class(path: Path) -> str:
 
 
 def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options that make do without a download."""
+    """Return options that need no download."""
     name = data_class(path).rpartition(".")[2]
     if name == "MNIST":
         return ["--data.source", "sample"]
@@ -100,7 +100,7 @@ def data_options(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
 
 
 def write_idx(folder: Path, sizes: dict[str, int]) -> None:
-    """Random images of ten classes in MNIST's official layout."""
+    """Write random images of ten classes in MNIST's official layout."""
     draw = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for part, n in sizes.items():
@@ -111,7 +111,7 @@ def write_idx(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def write_cifar10(folder: Path) -> None:
-    """Random images of ten classes in CIFAR-10's binary layout."""
+    """Write random images of ten classes in CIFAR-10's binary layout."""
     draw, n = np.random.default_rng(0), CIFAR10.examples_per_file
     for name in (*CIFAR10.batches["train"], *CIFAR10.batches["test"]):
         write_binary(folder, name, draw.integers(0, 256, (n, 3072), np.uint8), draw.integers(0, 10, n).tolist())
@@ -131,7 +131,13 @@ def test_there_are_configs() -> None:
     assert EXPERIMENT in FILES
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
+SLOW = {"trainer/ddp.yaml"}  # two processes, as trainer/ddp_cpu.yaml
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (name in SLOW), id=name) for path, name in zip(FILES, NAMES)],
+)
 def test_one_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, options = [], [*ONE_STEP, *data_options(path, tmp_path / "data", monkeypatch), "--run_dir", "run"]
     if "model" not in read(path):
@@ -159,7 +165,7 @@ def test_sweep_is_planned_and_its_first_cell_trains(
     assert f"{sweep.name}: {len(sweep)} cells, 0 complete" in " ".join(capsys.readouterr().out.split())
     assert not Path("runs").exists()
     first = {name: value for axis in sweep.axes for name, value in axis[0].items()}
-    try_cell(sweep.base[0], arguments(sweep, first), tmp_path / "data", monkeypatch)
+    try_cell(sweep.base[0], fit_arguments(sweep, first), tmp_path / "data", monkeypatch)
 
 
 @pytest.mark.parametrize("path", WANDB_SWEEPS, ids=lambda path: path.name)
@@ -173,7 +179,7 @@ def test_wandb_sweep_has_the_cells_of_its_namesake_and_trains(
     assert (given["program"], given["method"], given["command"][:2]) == ("lnsgd", "grid", ["${program}", "fit"])
     command = [str(CONFIGS.parent / part) if part.endswith(".yaml") else part for part in given["command"][2:-1]]
     assert given["command"][-1] == "${args}"
-    assert [part for part in command if part.startswith("--trainer")] == written(sweep.options)
+    assert [part for part in command if part.startswith("--trainer")] == as_arguments(sweep.options)
     point = [f"--{name}={values[0]}" for name, values in grid.items()]  # as wandb writes ${args}
     try_cell(sweep.base[0], [*command, *point], tmp_path / "data", monkeypatch)
 

@@ -1,9 +1,9 @@
-"""Which numbers of devices are let through, on machines that have other devices than this one."""
+"""Numbers of devices that are accepted, with a simulated number of GPUs."""
 
 import pytest
 import torch
 
-from lnsgd.processes import check_devices
+from lnsgd.runs.processes import check_devices
 
 GOOD = {"all": "auto", "minus-one": -1, "one": 1, "two": 2, "text": "2", "list": [1, 0], "second": "1,"}
 BAD = {
@@ -25,12 +25,12 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
 @pytest.mark.parametrize("devices", GOOD.values(), ids=GOOD)
-def test_gpus_that_are_there(accelerator: str, devices: str | int | list[int]) -> None:
+def test_existing_gpus_are_accepted(accelerator: str, devices: str | int | list[int]) -> None:
     check_devices(accelerator, devices)
 
 
 @pytest.mark.parametrize("devices", BAD.values(), ids=BAD)
-def test_gpus_that_are_not_there(devices: str | int | list[int]) -> None:
+def test_missing_gpus_are_refused(devices: str | int | list[int]) -> None:
     with pytest.raises(
         ValueError, match=r"trainer\.devices = .*: this machine has 2 GPUs; give 1 to 2, or a list"
     ) as e:
@@ -39,6 +39,6 @@ def test_gpus_that_are_not_there(devices: str | int | list[int]) -> None:
 
 
 @pytest.mark.parametrize("devices", [-1, [0], "0,1"], ids=["all", "list", "text"])
-def test_cpus_have_no_names(devices: str | int | list[int]) -> None:
+def test_cpus_cannot_be_chosen_by_number(devices: str | int | list[int]) -> None:
     with pytest.raises(ValueError, match=r"CPU cores; give 1 to \d+$"):
         check_devices("cpu", devices)

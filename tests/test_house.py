@@ -1,77 +1,20 @@
-"""The import ladder: each room imports only from rooms above it."""
+"""Each room of the package imports only from rooms before it in the ladder of ``scripts/draw_rooms.py``."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scripts.draw_rooms import LADDER, imports, module_name, room_of, rooms_imported, source_files
+
 ROOT = Path(__file__).parents[1]
 
-# From top to bottom. A room is a module or a folder of ``lnsgd``; rooms of one line do not import each other,
-# but a folder's files may import one another. ``lnsgd`` stands for the package's own ``__init__``.
-LADDER: tuple[tuple[str, ...], ...] = (
-    ("lnsgd", "messages", "run_errors", "numbers", "schedules", "stop_signals", "untrusted", "writing"),
-    ("rng",),
-    ("label_noise",),
-    ("streams",),
-    ("losses",),
-    ("models",),
-    ("measures",),
-    ("replicas",),
-    ("data",),
-    ("run_folder",),
-    ("loggers", "checkpoints", "processes", "run_choice"),
-    ("modules",),
-    ("callbacks",),
-    ("training",),  # runs one config: what sweeps and figures are made of
-    ("sweep",),
-    ("analysis",),
-    ("figures",),
-    ("report",),
-    ("cli",),
-)
-
 # These know nothing of Lightning.
-WITHOUT_LIGHTNING = ("rng", "label_noise", "streams", "losses", "models", "measures")
+WITHOUT_LIGHTNING = ("rng", "label_noise", "streams", "losses", "models", "measures", "measuring", "plain")
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}
 
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
-
-
-def module_name(path: Path, root: Path = ROOT) -> str:
-    """``callbacks/`` at the top of the repository is the package ``lnsgd.callbacks``."""
-    parts = list(path.relative_to(root).with_suffix("").parts)
-    if parts[0] == "callbacks":
-        parts.insert(0, "lnsgd")
-    return ".".join(parts)
-
-
-def room_of(module: str) -> str:
-    parts = module.split(".")
-    return "lnsgd" if len(parts) == 1 or parts[1] == "__init__" else parts[1]
-
-
-def imports(source: str, module: str) -> Iterator[str]:
-    """Full names of everything that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = module.split(".")[: -node.level] if node.level else []
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            # ``from lnsgd import rng`` imports a module, ``from lnsgd.rng import generator`` a name in one.
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
-
-
-def rooms_imported(source: str, module: str) -> set[str]:
-    inside = [name for name in imports(source, module) if name.split(".")[0] == "lnsgd"]
-    rooms = {room_of(name) for name in inside}
-    # ``from lnsgd import __version__``
-    rooms = {"lnsgd" if room.startswith("__") else room for room in rooms}
-    return rooms - {room_of(module)}
 
 
 def violations(source: str, module: str) -> list[str]:
@@ -79,10 +22,7 @@ def violations(source: str, module: str) -> list[str]:
     return sorted(room for room in rooms_imported(source, module) if room not in RUNG or RUNG[room] >= own)
 
 
-# The link lnsgd/callbacks is not followed: its files are found once, below callbacks/.
-FILES = sorted(
-    p for top in ("lnsgd", "callbacks") for p in (ROOT / top).rglob("*.py") if "lnsgd/callbacks" not in str(p)
-)
+FILES = source_files()
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 
@@ -96,12 +36,12 @@ def test_every_file_has_its_place_on_the_ladder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_imports_only_from_rooms_above(path: Path) -> None:
+def test_imports_only_from_rooms_before_its_own(path: Path) -> None:
     assert violations(path.read_text(), module_name(path)) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_lightning_stays_out_of_the_upper_rooms(path: Path) -> None:
+def test_lightning_stays_out_of_the_first_rooms(path: Path) -> None:
     if room_of(module_name(path)) in WITHOUT_LIGHTNING:
         packages = {name.split(".")[0] for name in imports(path.read_text(), module_name(path))}
         assert not packages & LIGHTNING
@@ -121,9 +61,9 @@ def test_nobody_imports_the_folder_callbacks_itself() -> None:
 
 
 BROKEN = {
-    "import": "import lnsgd.figures.claims",
+    "import": "import lnsgd.figures.framework.claims",
     "from-package": "from lnsgd import callbacks",
-    "from-module": "from lnsgd.training import train",
+    "from-module": "from lnsgd.training.cli import train",
     "relative": "from ..modules import Classifier",
     "relative-package": "from .. import modules",
     "in-a-function": "def f():\n    from lnsgd.cli import main",
@@ -137,7 +77,7 @@ def test_a_break_is_noticed(source: str) -> None:
 
 
 ALLOWED = {
-    "room-above": "from lnsgd import rng\nfrom lnsgd.models.mlp import MLP",
+    "room-before": "from lnsgd import rng\nfrom lnsgd.models.mlp import MLP",
     "same-room": "from lnsgd.measures import evaluation\nfrom . import sites",
     "elsewhere": "import torch\nfrom callbacks_of_others import x",
     "version": "from lnsgd import __version__",
@@ -164,7 +104,13 @@ def test_import_is_light(statement: str) -> None:
 
 
 def test_measures_do_not_load_lightning() -> None:
-    """Nor does what they import; ``callbacks`` aside, lnsgd is of use without Lightning."""
+    """Nor does what they import, so that lnsgd is of use without Lightning."""
     loaded = _loaded_after("import " + ", ".join(f"lnsgd.{room}" for room in WITHOUT_LIGHTNING))
+    assert "torch" in loaded
+    assert not loaded & LIGHTNING
+
+
+def test_measuring_in_a_plain_program_does_not_load_lightning() -> None:
+    loaded = _loaded_after("import lnsgd; lnsgd.measure, lnsgd.Watch")
     assert "torch" in loaded
     assert not loaded & LIGHTNING

@@ -28,12 +28,12 @@ def key(*counters):
 
 
 def repeated_labels(num_classes, each):
-    """Every class equally often, mixed: 0, 1, …, C−1, 0, 1, …"""
+    """Return every class equally often: 0, 1, …, C−1, 0, 1, …"""
     return torch.arange(num_classes).repeat(each)
 
 
 def expected_distribution(p, num_classes):
-    """Row k: distribution of the target where the label is k, (1−p)·δ + p/C, by loops in float64."""
+    """Return in row k the distribution of the target of label k, (1−p)·δ + p/C, by loops in float64."""
     rows = []
     for label in range(num_classes):
         rows.append([(1 - p) * (1.0 if c == label else 0.0) + p / num_classes for c in range(num_classes)])
@@ -41,7 +41,7 @@ def expected_distribution(p, num_classes):
 
 
 def correlation_deviate(one, other):
-    """Correlation of two samples in standard errors."""
+    """Compute the correlation of two samples in standard errors."""
     return stats.pearsonr(one, other).statistic * np.sqrt(len(one))
 
 
@@ -162,7 +162,7 @@ def test_applying_leaves_labels_and_noise_alone(noise, labels, classes, shape, d
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_a_draw_of_uniform_noise_marks_the_labels_that_are_kept(p):
+def test_uniform_noise_marks_the_labels_that_are_kept(p):
     drawn = UniformNoise(p).draw((20_000,), key(), 10)
     assert drawn.min() >= -1
     assert drawn.max() < 10
@@ -327,7 +327,7 @@ GAUSSIAN_LABELS["classes"] = (CLASSES, 3, torch.eye(3, dtype=torch.float64)[CLAS
 
 
 def gaussian_residuals(std, kind):
-    """(targets − noiseless targets) / std, flat."""
+    """Compute (targets − noiseless targets) / std, flat."""
     labels, num_classes, clean = GAUSSIAN_LABELS[kind]
     targets = GaussianNoise(std)(labels, key(), num_classes)
     assert targets.shape == clean.shape

@@ -1,4 +1,4 @@
-"""Losses against naive references, their gradients, conventions, and what they refuse."""
+"""Losses against naive references, with gradients, conventions, and refusals."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def random_outputs(width, batch=B):
 
 
 def random_targets(kind, width, batch=B):
-    """Hard (B,) or soft (B, C) targets for a network with this many outputs; a single one has two classes."""
+    """Draw hard (B,) or soft (B, C) targets for so many outputs; a single output has two classes."""
     rng, classes = np.random.default_rng(1), max(2, width)
     if kind == "hard":
         return torch.tensor(rng.integers(classes, size=batch))

@@ -1,4 +1,4 @@
-"""What a user installs: built from a copy of the repository, used from elsewhere."""
+"""The installed package: built from a copy of the repository, used from another folder."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def git_files() -> list[str]:
-    """Every file that is in git or would be, symbolic links included."""
+    """Return every file that is in git or would be added, including symbolic links."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git and a checkout, to tell sources from what was built")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -25,7 +25,7 @@ def git_files() -> list[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the sdist, and of the wheel that is built from that sdist."""
+    """Folder with an sdist, the wheel that is built from it, and the log of the build."""
     pytest.importorskip("setuptools", minversion="77", reason="the build runs in this environment")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in git_files():
@@ -34,6 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     ended = subprocess.run(command, cwd=out, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+    (out / "build.log").write_text(ended.stdout + ended.stderr)
     return out
 
 
@@ -44,16 +45,18 @@ def wheel(built: Path) -> Path:
 
 
 def needed() -> set[str]:
-    """Files below ``lnsgd/`` that an installed package must have."""
-    python = [*ROOT.glob("lnsgd/**/*.py"), *ROOT.glob("callbacks/**/*.py")]
+    """Return the files below ``lnsgd/`` that an installed package must have."""
+    python = [*ROOT.glob("lnsgd/**/*.py"), *ROOT.glob("lnsgd/**/*.pyi"), *ROOT.glob("callbacks/**/*.py")]
     data = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("lnsgd/report/page/*")]
     names = [path.relative_to(ROOT) for path in [*python, *data]]
     moved = [Path("lnsgd", name) if name.parts[0] in ("callbacks", "configs") else name for name in names]
-    return {str(name) for name in moved} | {"lnsgd/py.typed", "lnsgd/data/sample/mnist_sample.safetensors.gz"}
+    lists = {f"figures/framework/{name}.yaml" for name in ("kept", "listing")}
+    others = {"py.typed", "data/sample/mnist_sample.safetensors.gz", *lists}
+    return {str(name) for name in moved} | {f"lnsgd/{name}" for name in others}
 
 
 def test_needed_files_are_not_none() -> None:
-    assert {"lnsgd/callbacks/measure.py", "lnsgd/configs/mnist.yaml", "lnsgd/cli.py"} <= needed()
+    assert {"lnsgd/callbacks/base/scheduled.py", "lnsgd/configs/mnist.yaml", "lnsgd/cli.py"} <= needed()
 
 
 def test_wheel_has_all_it_needs(wheel: Path) -> None:
@@ -61,14 +64,19 @@ def test_wheel_has_all_it_needs(wheel: Path) -> None:
 
 
 def test_wheel_has_nothing_else(wheel: Path) -> None:
-    """Above all no package ``callbacks`` or ``tests`` at the top."""
+    """In particular there is not a package ``callbacks`` or ``tests`` at the top."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"lnsgd"}
     assert [name.partition(".dist-info/")[2] for name in names if "LICENSE" in name] == ["licenses/LICENSE"]
-    assert "lnsgd/data/sample/README.md" in names  # whose the images are, and their license
+    assert "lnsgd/data/sample/README.md" in names  # it names the origin and the license of the images
     assert {name for name in names if name.endswith((".py", ".yaml"))} == {
         name for name in needed() if name.endswith((".py", ".yaml"))
     }
+
+
+def test_the_build_warns_of_no_package(built: Path) -> None:
+    """Setuptools warns of folders that it finds but that are not declared; `make install` would print pages of it."""
+    assert "would be ignored" not in (built / "build.log").read_text()
 
 
 def test_sdist_has_all_it_needs(built: Path) -> None:
@@ -89,7 +97,7 @@ import lnsgd
 import lnsgd.callbacks
 import lnsgd.cli
 from lnsgd.data import MNIST
-from lnsgd.figures.command import FIGURES
+from lnsgd.figures.framework.command import FIGURES
 
 mnist = MNIST(source="sample")
 mnist.prepare_data()
@@ -97,7 +105,7 @@ mnist.setup()
 print(json.dumps({
     "lnsgd": lnsgd.__file__,
     "callbacks": lnsgd.callbacks.__file__,
-    "measure": find_spec("lnsgd.callbacks.measure").origin,
+    "measure": find_spec("lnsgd.callbacks.base.scheduled").origin,
     "top": find_spec("callbacks") is not None,
     "figures": [figure.config_path(arm).is_file() for figure in FIGURES.values() for arm in figure.arms],
     "config": files("lnsgd").joinpath("configs/mnist.yaml").read_text(),
@@ -108,7 +116,7 @@ print(json.dumps({
 
 
 def test_installed_elsewhere(wheel: Path, tmp_path: Path) -> None:
-    """Only the installed copy is on the path, with the dependencies of this environment."""
+    """Use the installed copy, which alone is on the path, with the dependencies of this environment."""
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
     subprocess.run([*pip, str(wheel)], cwd=tmp_path, check=True, capture_output=True)

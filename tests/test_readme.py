@@ -1,7 +1,6 @@
-"""The commands and code of README and guide run as written, links lead somewhere, verdicts are those of the results."""
+"""Commands and code of README and guide run as written; links and files exist; verdicts agree with the results."""
 
 import dataclasses
-import json
 import re
 import shlex
 import subprocess
@@ -11,10 +10,13 @@ import pytest
 import wandb
 
 from lnsgd.cli import main
-from lnsgd.figures import command
-from lnsgd.figures.figure import Figure, Scale
+from lnsgd.figures.framework import command
+from lnsgd.figures.framework.figure import Figure, Scale
+from lnsgd.records.claims import count_claims
+from lnsgd.records.verdicts import FAILS
 from lnsgd.sweep import run as sweep_run
 from lnsgd.sweep.grid import Sweep, read_sweep
+from scripts import write_summaries
 
 ROOT = Path(__file__).parents[1]
 GUIDE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "guide").glob("*.md"))
@@ -42,7 +44,7 @@ def with_commands(program: str) -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder that looks like a checkout to the commands, so that nothing is written to the real one."""
+    """Make a folder that looks like a checkout to the commands, so that nothing is written to the real one."""
     for name in ("configs", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -54,7 +56,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def brief(figure: Figure) -> Figure:
-    """The same figure; its runs are over in a moment, whatever their arms say."""
+    """Return the figure with runs that end after a moment, whatever their arms say."""
 
     def last(arm: str, scale: Scale) -> list[str]:
         return [*scale.arms.get(arm, ()), *BRIEF_REPLICAS]
@@ -67,13 +69,13 @@ def brief(figure: Figure) -> Figure:
 
 
 def brief_sweep(sweep: Sweep) -> Sweep:
-    """The same sweep with one cell, which is over in a moment."""
+    """Return the sweep with one cell, which ends after a moment."""
     options = {**sweep.options, "trainer.max_steps": 2, "trainer.limit_val_batches": 1}
     return dataclasses.replace(sweep, options=options, axes=tuple(axis[:1] for axis in sweep.axes))
 
 
 def brevity(args: list[str]) -> list[str]:
-    """Options that end a ``fit`` after a moment."""
+    """Return options that end a ``fit`` after a moment."""
     if any(arg.startswith("--replicas") for arg in args) or "configs/mnist_replicas.yaml" in args:
         return BRIEF_REPLICAS
     few = FEW_IMAGES if any("cifar10" in arg for arg in args) else []
@@ -85,7 +87,7 @@ def brevity(args: list[str]) -> list[str]:
     [pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow) for page in with_commands("lnsgd")],
 )
 def test_commands_run_in_order(checkout, full_data, full_cifar10, page):
-    tour = [line for line in commands("README.md") if line.startswith("lnsgd fit ")]  # pages go on from its runs
+    tour = [line for line in commands("README.md") if line.startswith("lnsgd fit ")]  # pages use its runs
     for line in [*(tour if page in GUIDE else []), *commands(page)]:
         if line.startswith("lnsgd "):
             args = shlex.split(line)[1:]
@@ -108,7 +110,12 @@ def test_python_code_runs(checkout, page):
 
 
 @pytest.mark.parametrize(
-    "document", [*PAGES, "CONTRIBUTING.md", "docs/results/README.md", "lnsgd/data/sample/README.md"]
+    "document",
+    [
+        *PAGES,
+        *("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/results/README.md"),
+        *("lnsgd/data/sample/README.md", "examples/README.md"),
+    ],
 )
 def test_relative_links_lead_somewhere(document):
     path = ROOT / document
@@ -116,20 +123,31 @@ def test_relative_links_lead_somewhere(document):
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/results/README.md"])
-def test_verdicts_are_those_of_the_results(document):
-    said = dict(
-        re.findall(r"^\| \[([\w-]+)\]\(\S+/summary\.md\) .*?\| (\d+ of \d+) \|", (ROOT / document).read_text(), re.M)
+@pytest.mark.parametrize("document", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md"])
+def test_files_named_on_a_page_exist(document):
+    """A path of the repository in backticks, such as `tests/hostile/`, or the name of a test file alone."""
+    named = re.findall(
+        r"`((?:lnsgd|callbacks|configs|docs|examples|scripts|tests)/[\w./-]+)`", (ROOT / document).read_text()
     )
-    found = {}
-    for path in (ROOT / "docs" / "results").glob("*/claims.json"):
-        holds = [claim["holds"] for claim in json.loads(path.read_text())]
-        found[path.parent.name] = f"{sum(holds)} of {len(holds)}"
-    assert said == found
+    tests = re.findall(r"`(test_\w+\.py)`", (ROOT / document).read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [name for name in tests if not list((ROOT / "tests").rglob(name))] == []
 
 
-def test_what_does_not_hold_is_said_in_the_front_door():
-    rows = re.findall(r"^\| \[[\w-]+\]\(\S+\) \|.*\| (\d+) of (\d+) \| (.*)\|$", (ROOT / "README.md").read_text(), re.M)
-    assert len(rows) > 10
-    for holds, claims, failed in rows:
-        assert (holds != claims) == bool(failed.strip())
+@pytest.mark.parametrize("path", write_summaries.PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_counts_of_claims_are_those_of_the_results(path):
+    records = write_summaries.kept_claims()
+    page = path.read_text()
+    assert page == write_summaries.rewritten(page, records), "run: python scripts/write_summaries.py"
+    for figure, record in records.items():
+        (row,) = re.findall(rf"^\| \[{figure}\]\(.*$", page, re.M)
+        assert f"| {count_claims(record.claims)} |" in row
+    assert "In all: <!-- claims -->" in page
+
+
+def test_what_fails_is_said_in_the_front_door():
+    page = (ROOT / "README.md").read_text()
+    for figure, record in write_summaries.kept_claims().items():
+        (said,) = re.findall(rf"^\| \[{figure}\]\(.*\|([^|]*)\|$", page, re.M)
+        if any(claim.verdict == FAILS for claim in record.claims):
+            assert said.strip(), figure

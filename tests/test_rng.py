@@ -1,4 +1,4 @@
-"""Keyed generators: equal keys give equal streams, other keys independent ones; globals are left alone."""
+"""Keyed generators: equal keys give equal streams, other keys independent ones; global state is not changed."""
 
 import hashlib
 import random
@@ -32,7 +32,7 @@ def draw_from_globals():
 
 
 def numpy_twister(seed, purpose, *counters, n):
-    """NumPy's Mersenne Twister from the hash of the key, with torch's way from 32-bit words to float32.
+    """Draw from NumPy's Mersenne Twister, seeded by the hash of the key, with torch's map of 32-bit words to float32.
 
     The text of the key is written out: another text would change every run.
     """
@@ -110,7 +110,7 @@ def test_generator_leaves_global_state_alone():
     [((0, "noize"), "'noize'.*noise"), ((-3, "noise"), "-3")],
     ids=["unknown purpose", "negative seed"],
 )
-def test_bad_key(make, key, message):
+def test_bad_keys_are_refused(make, key, message):
     with pytest.raises(ValueError, match=message):
         make(*key)
 
@@ -171,7 +171,7 @@ def test_preserved_starts_from_the_global_state():
 
 
 def uniformity(sample, bins=50):
-    """Chi-square of uniform numbers as a standard normal deviate."""
+    """Return the chi-square of uniform numbers as a standard normal deviate."""
     counts = np.histogram(sample, bins=bins, range=(0, 1))[0]
     statistic = ((counts - len(sample) / bins) ** 2).sum() / (len(sample) / bins)
     return stats.norm.ppf(stats.chi2.cdf(statistic, bins - 1))

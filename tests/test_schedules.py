@@ -12,7 +12,7 @@ def due_steps(schedule, last):
 
 
 def log_spaced_list(per_decade, decades):
-    """The steps nearest to 10^(k/per_decade), in exact arithmetic."""
+    """Return the steps nearest to 10^(k/per_decade), in exact arithmetic."""
     points = [Decimal(10) ** (Decimal(k) / per_decade) for k in range(per_decade * decades + 1)]
     return sorted({int(point.to_integral_value()) for point in points})
 
@@ -22,7 +22,7 @@ def log_spaced_list(per_decade, decades):
     [(1, list(range(1, 13))), (2, [2, 4, 6, 8, 10, 12]), (5, [5, 10]), (12, [12]), (13, [])],
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
-def test_every(n, expected):
+def test_every_is_due_at_multiples(n, expected):
     assert due_steps(every(n), 12) == expected
 
 

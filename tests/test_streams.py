@@ -1,4 +1,4 @@
-"""Streams of samples and of noise: keyed, endless, and the same however they are cut."""
+"""Streams of samples and of noise: keyed, endless, and independent of how they are divided."""
 
 from itertools import pairwise
 
@@ -51,7 +51,7 @@ EACH_STREAM = pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
 @EACH_STREAM
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 3 * BLOCK), st.lists(st.integers(1, BLOCK), min_size=1, max_size=5))
-def test_the_same_however_it_is_cut(make, start, sizes):
+def test_streams_do_not_depend_on_how_they_are_divided(make, start, sizes):
     stream, at, parts = make(), start, []
     for size in sizes:
         parts.append(stream.take(at, size))
@@ -61,7 +61,7 @@ def test_the_same_however_it_is_cut(make, start, sizes):
 
 
 @EACH_STREAM
-def test_the_same_one_row_at_a_time_across_a_block_boundary(make):
+def test_single_rows_across_a_block_boundary(make):
     stream = make()
     for boundary in (15_000, BLOCK, 16_380, 20_000, 2 * BLOCK):  # of the streams here; of the others, any place
         rows = [stream.take(example, 1) for example in range(boundary - 3, boundary + 3)]
@@ -69,7 +69,7 @@ def test_the_same_one_row_at_a_time_across_a_block_boundary(make):
 
 
 @EACH_STREAM
-def test_the_same_whatever_was_taken_before(make):
+def test_streams_do_not_depend_on_earlier_rows(make):
     used, expected = make(), make().take(BLOCK - 5, 10)
     for start, count in ((0, 3), (5 * BLOCK, 2), (BLOCK - 5, 10), (2 * BLOCK, 1), (BLOCK - 1, 1)):
         used.take(start, count)
@@ -249,7 +249,7 @@ def test_without_an_end_all_steps_have_noise(noise_steps):
 
 @pytest.mark.parametrize("noise_steps", [0, 1, 4, 5, 9, 10, 20])
 @pytest.mark.parametrize(("first", "stop"), [(0, 10), (4, 5), (5, 9)], ids=str)
-def test_stretches_say_what_each_step_has(noise_steps, first, stop):
+def test_stretches_cover_each_step_with_its_noise(noise_steps, first, stop):
     schedule = NoiseSchedule(GaussianNoise(0.5), noise_steps, seed=0)
     stretches = schedule.stretches(first, stop)
     steps = [step for stretch in stretches for step in range(stretch.first, stretch.stop)]

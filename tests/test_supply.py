@@ -1,8 +1,9 @@
-"""What lnsgd says of its dependencies, in the places where it says it, agrees."""
+"""The places that name versions of dependencies and of Python agree."""
 
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = pytest.importorskip("tomli", reason="reads pyproject.toml")
-
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 def claimed() -> set[str]:
-    """Versions of Python that the classifiers claim."""
+    """Return the versions of Python that the classifiers claim."""
     said = (re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", c) for c in PROJECT["project"]["classifiers"])
     return {match[1] for match in said if match}
 
@@ -33,7 +29,7 @@ def wanted() -> list[Requirement]:
 
 
 def locked(python: str) -> dict[str, str]:
-    """Versions in constraints.txt for a version of Python on Linux, by name."""
+    """Return the versions in constraints.txt for a version of Python on Linux, by name."""
     machine = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
     machine |= {"platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython"}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
@@ -76,7 +72,7 @@ def test_the_readme_claims_the_pythons_of_the_classifiers() -> None:
 
 
 def test_what_is_installed_fits_together() -> None:
-    """As ``pip check``, for lnsgd and what it needs."""
+    """Run ``pip check`` for lnsgd and its dependencies."""
     ended = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
     names = {canonicalize_name(Requirement(text).name) for text in requires("lnsgd") or []} | {"lnsgd"}
     complaints = [line for line in ended.stdout.splitlines() if line.split(" ")[0] in names]

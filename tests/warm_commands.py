@@ -7,6 +7,7 @@ when the process has ended, its exit code.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from pathlib import Path
 from select import select
 from typing import Any
 
-from lnsgd.sweep import local
+from lightning_fabric.plugins.environments import lightning
+
+from lnsgd.sweep.executors import local
 
 ROOT = Path(__file__).parents[1]
 DEADLINE = 120
@@ -26,15 +29,18 @@ DEADLINE = 120
 # What a command prints, in the folder where it runs.
 SAID = "said.txt"
 
+# Below the ports that Linux, macOS and Windows give to connections.
+_PORTS = range(10_000, 30_000)
+
 # What commands import when they are called.
 _IMPORTED = (
-    *("lnsgd.training", "lnsgd.sweep.run", "lnsgd.analysis.command", "lnsgd.figures.command"),
+    *("lnsgd.training.cli", "lnsgd.sweep.run", "lnsgd.analysis.command", "lnsgd.figures.framework.command"),
     *local._PRELOADED,
 )
 
 
 class WarmCommands:
-    """Starts commands, one at a time, each the leader of a session that can be killed as a whole."""
+    """Starter of commands, one at a time, each the leader of a session that can be killed as a whole."""
 
     def __init__(self) -> None:
         self._warm = subprocess.Popen(
@@ -48,7 +54,7 @@ class WarmCommands:
         assert self._line() == "ready\n"  # it has imported everything
 
     def start(self, args: Sequence[str], folder: Path, at_change: int = 0, send: int = signal.SIGKILL) -> int:
-        """Id of the process of ``lnsgd …``, which runs in a folder.
+        """Start ``lnsgd …`` in a folder; return the id of its process.
 
         With ``at_change`` it gets a signal, with all that it has started, just before the n-th time that one of them
         gives a file its name or takes one away.
@@ -62,13 +68,13 @@ class WarmCommands:
         return self._process
 
     def end(self) -> int:
-        """Exit code of the process that was started last, once it has ended; below 0 it is that of a signal."""
+        """Wait for the process that was started last; return its exit code, below 0 for a signal."""
         code = int(self._line())
         self._process = None
         return code
 
     def kill(self, process: int) -> int:
-        """Kills a process with all that it has started; gives its exit code, 0 where it was through already."""
+        """Kill a process with its descendants; return its exit code, 0 if it had already ended."""
         with suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
         code = self.end()
@@ -81,7 +87,7 @@ class WarmCommands:
         return self._warm.stdout.readline()
 
     def close(self) -> None:
-        """Ends the process that has imported everything, and what a test that failed has left running."""
+        """End the process that has imported everything, and processes that a failed test left running."""
         if self._process is not None:
             self.kill(self._process)
         assert self._warm.stdin is not None
@@ -90,7 +96,7 @@ class WarmCommands:
 
 
 def alive(session: int) -> list[int]:
-    """Processes of a session that have not ended."""
+    """Return the processes of a session that have not ended."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -103,7 +109,7 @@ def alive(session: int) -> list[int]:
 
 
 def wait_until_dead(session: int, send: int = 0) -> None:
-    """Waits until all processes of a session have ended, and sends each a signal until then."""
+    """Send a signal to all processes of a session until they have ended."""
     deadline = time.monotonic() + DEADLINE
     while left := alive(session):
         for one in left:
@@ -125,6 +131,21 @@ def _fork_in_place_of_spawn(path: bytes, args: Sequence[str], passfds: Sequence[
         exec(args[-1], {})
     finally:
         os._exit(0)
+
+
+def _find_port() -> int:
+    """Find a port for the processes of a run that no connection on this machine is given by chance.
+
+    The port is taken seconds after it was found. Lightning's own search asks for any free port, and until then the
+    kernel may give the same one to somebody else.
+    """
+    start = os.getpid() * 7
+    for number in range(start, start + len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("", port))
+            return port
+    raise OSError(f"no free port among {_PORTS}")
 
 
 def _send_at(change: int, number: int) -> None:
@@ -152,6 +173,7 @@ def _run(args: list[str], folder: str, at_change: int, send: int) -> None:
         _send_at(at_change, send)
     os.chdir(folder)
     util.spawnv_passfds = _fork_in_place_of_spawn
+    lightning.find_free_network_port = _find_port
     log = os.open(SAID, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -1,7 +1,6 @@
-"""Old checkpoints: the measures of `lnsgd.callbacks`, taken of networks that are not trained any more."""
+"""Old checkpoints: the measures of lnsgd, taken of networks that are no longer trained."""
 
-from lnsgd.analysis.analyze import analyze
-from lnsgd.analysis.compare import Comparison, compare
-from lnsgd.analysis.how import How
+import lazy_loader
 
-__all__ = ["Comparison", "How", "analyze", "compare"]
+# ``__init__.pyi`` names what the room offers; it is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Random changes of training images, made where the images are, a batch at a time."""
+"""Augmentation of training images, a batch at a time, on the device of the images."""
 
 from abc import ABC, abstractmethod
 
@@ -10,7 +10,7 @@ from lnsgd.streams import CropStream
 
 
 class Augmentation(ABC):
-    """Interface of an augmentation: random numbers for each example of a run, and what they do to it.
+    """Interface of an augmentation: it draws random numbers for each example of a run, and changes inputs by them.
 
     Examples are counted from the first step of the run on, as for their order and label noise; so neither batches,
     processes nor restarts change what is drawn for them.
@@ -18,20 +18,20 @@ class Augmentation(ABC):
 
     @abstractmethod
     def take(self, start: int, count: int) -> Tensor:
-        """What is drawn for examples ``start`` to ``start + count − 1`` of the run: (count, …), on the CPU."""
+        """Draw random numbers (count, …) for examples ``start`` to ``start + count − 1`` of the run, on the CPU."""
 
     @abstractmethod
     def __call__(self, inputs: Tensor, drawn: Tensor) -> Tensor:
-        """Inputs (B, …), as they are kept, changed by what was drawn for them, (B, …), on their device."""
+        """Change inputs (B, …), as they are stored, by the numbers drawn for them, (B, …), on their device."""
 
 
 class CropAndFlip(Augmentation):
-    """A crop of the image's own size from the image in a frame of zeros, mirrored with probability ½.
+    """Random crop of the image's own size from the image in a frame of zeros, mirrored with probability ½.
 
-    That of He et al. 2016, §4.2, for CIFAR: a frame of four pixels.
+    He et al. (2016, §4.2) use a frame of four pixels for CIFAR.
 
     Args:
-        seed: Key of what is drawn, see `lnsgd.streams.CropStream`.
+        seed: Key of the crops, see `lnsgd.streams.CropStream`.
         padding: Width of the frame in pixels.
     """
 
@@ -40,19 +40,19 @@ class CropAndFlip(Augmentation):
         self._stream = CropStream(2 * padding + 1, seed)
 
     def take(self, start: int, count: int) -> Tensor:
-        """First row and column of the crop in the framed image, and whether it is mirrored: (count, 3), int64."""
+        """Draw first row and column of each crop in the framed image, and whether it is mirrored: (count, 3), int64."""
         return self._stream.take(start, count)
 
     def __call__(self, inputs: Tensor, drawn: Tensor) -> Tensor:
-        """Images (B, channels, H, W), cropped and mirrored."""
+        """Crop and mirror images (B, channels, H, W)."""
         return crop_and_flip(inputs, drawn, self.padding)
 
 
 def crop_and_flip(images: Tensor, drawn: Tensor, padding: int) -> Tensor:
-    """Crops of framed images, some of them mirrored.
+    """Crop framed images, and mirror some of them.
 
     Pixel (i, j) of the result is pixel (r + i, c + j) of the image with a frame of ``padding`` zeros around it, or
-    (r + i, c + W − 1 − j) where it is mirrored left to right.
+    (r + i, c + W − 1 − j) if the image is mirrored left to right.
 
     Args:
         images: Shape (B, channels, H, W), of any type.

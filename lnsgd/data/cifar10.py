@@ -9,11 +9,11 @@ import torch
 
 from lnsgd.data.augmentation import Augmentation, CropAndFlip
 from lnsgd.data.official import OfficialImageData, damaged, read_bytes
-from lnsgd.data.pickled import PickledArray, read_pickled
 from lnsgd.data.tensors import LabelledTensors
+from lnsgd.untrusted.pickled_arrays import PickledArray, read_pickled
 
 PIXELS = 3 * 32 * 32
-# In the Python version an image also has a label, a name, and marks around them.
+# In the Python version each image also has a label, a name, and pickle opcodes.
 _MOST_BYTES_OF_EXAMPLE = 2 * PIXELS
 
 PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
@@ -22,13 +22,13 @@ PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
 class CIFAR10(OfficialImageData):
     """CIFAR-10 (Krizhevsky): colour photographs, 3 × 32 × 32, 50,000 for training and 10,000 for testing.
 
-    Read from ``<data_dir>/cifar-10-batches-py/``, the version that torchvision downloads, or from
+    The files are read from ``<data_dir>/cifar-10-batches-py/``, the version that torchvision downloads, or from
     ``<data_dir>/cifar-10-batches-bin/``. The pickles of the former are read without running code from them.
 
     Args:
         data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.
         augment: Crop every training image at random from a black frame of 4 pixels around it, and mirror it with
-            probability ½ (``lnsgd.data.augmentation``); validation, testing and measuring see it as it is.
+            probability ½ (``lnsgd.data.augmentation``). Validation, testing and measuring use the images as they are.
         options: See `ImageData`.
     """
 
@@ -46,17 +46,17 @@ class CIFAR10(OfficialImageData):
         self.augment = augment
 
     def augmentation(self) -> Augmentation | None:
-        """Random crops and mirror images, keyed by the seed."""
+        """Return random crops and mirror images, keyed by the seed."""
         return CropAndFlip(self.seed) if self.augment else None
 
     @property
     def layouts(self) -> dict[Path, list[str]]:
-        """The Python version, which torchvision downloads, and the binary one."""
+        """The folder of the Python version, which torchvision downloads, and the folder of the binary version."""
         names = [name for part in self.batches.values() for name in part]
         return {self.folder / PYTHON: names, self.folder / BINARY: [f"{name}.bin" for name in names]}
 
     def download(self, folder: Path) -> Path:
-        """Downloads and unpacks the Python version."""
+        """Download and unpack the Python version."""
         from torchvision.datasets import CIFAR10 as SOURCE
         from torchvision.datasets.utils import download_url
 
@@ -65,7 +65,7 @@ class CIFAR10(OfficialImageData):
         unpacked.mkdir(exist_ok=True)
         try:
             with tarfile.open(folder / SOURCE.filename) as archive:
-                for name in self.layouts[self.folder / PYTHON]:  # these alone, so that nothing lands elsewhere
+                for name in self.layouts[self.folder / PYTHON]:  # only these, so that nothing is written elsewhere
                     with archive.extractfile(f"{SOURCE.base_folder}/{name}") as source:  # type: ignore[union-attr]
                         (unpacked / name).write_bytes(source.read())
         except (tarfile.TarError, KeyError, AttributeError) as error:
@@ -73,7 +73,7 @@ class CIFAR10(OfficialImageData):
         return unpacked
 
     def load(self, train: bool) -> LabelledTensors:
-        """Reads the official files; images (n, 3, 32, 32) uint8, labels (n,) int64.
+        """Read the official files; images (n, 3, 32, 32) uint8, labels (n,) int64.
 
         Raises:
             ValueError: a file is damaged.
@@ -92,7 +92,7 @@ class CIFAR10(OfficialImageData):
 
 
 def read_binary(path: Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file of the binary version: for each image a byte for its class, then 3,072 pixels.
+    """Read a file of the binary version: for each image a byte for its class, then 3,072 pixels.
 
     Args:
         path: The file.
@@ -102,14 +102,14 @@ def read_binary(path: Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
         Images (n, 3072) uint8, channel by channel and row by row, and their classes (n,).
 
     Raises:
-        ValueError: the file is of another size.
+        ValueError: the file has another size.
     """
     rows = read_bytes(path, examples * (1 + PIXELS)).reshape(examples, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0]
 
 
 def read_python(path: Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file of the Python version: a pickled dictionary with ``data`` and ``labels``.
+    """Read a file of the Python version: a pickled dictionary with ``data`` and ``labels``.
 
     Args:
         path: The file.
@@ -119,13 +119,13 @@ def read_python(path: Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
         Images (n, 3072) uint8, channel by channel and row by row, and their classes (n,).
 
     Raises:
-        ValueError: the file is no such pickle, is cut short, or asks for code to be run.
+        ValueError: the file is not such a pickle, is cut short, or would run code.
     """
     try:
-        content = read_pickled(path, most=examples * _MOST_BYTES_OF_EXAMPLE)
+        content = read_pickled(path, largest=examples * _MOST_BYTES_OF_EXAMPLE)
         images, labels = content[b"data"], content[b"labels"]
         if not isinstance(images, PickledArray) or {type(label) for label in labels} != {int}:
-            raise ValueError("data is no array, or labels are no integers")
+            raise ValueError("data is not an array, or labels are not integers")
         pixels, classes = images.to_numpy(), np.array(labels)
     except Exception as error:  # a pickle may hold anything at any of these places
         raise damaged(path, str(error) or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""Standard normal inputs with labels that mean nothing."""
+"""Standard normal inputs with random labels."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class GaussianInputs(SyntheticData):
     """x ~ N(0, I), labels ±1 uniform and independent of x (Cornacchia et al., section 4).
 
     For pure noise train with `lnsgd.label_noise.UniformNoise` at p = 1. The paper draws a new x at every step; here
-    steps draw from a large training set, too large to be learnt by heart.
+    steps draw from a training set that is too large to be memorized.
 
     Args:
         dimension: d.
@@ -33,6 +33,6 @@ class GaussianInputs(SyntheticData):
         self.dimension = dimension
 
     def draw(self, size: int, generator: torch.Generator) -> LabelledTensors:
-        """That many independent examples."""
+        """Draw independent examples."""
         inputs = torch.randn(size, self.dimension, generator=generator)
         return LabelledTensors(inputs, torch.randint(2, (size,), generator=generator))

@@ -1,4 +1,4 @@
-"""Two cubes inside each other."""
+"""Points on one of two nested cubes."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from lnsgd.data.tensors import LabelledTensors
 
 
 class Hypercube(SyntheticData):
-    """Points on the outer or on the inner of two cubes (Cornacchia et al., section 6.1).
+    """Points on the boundary of one of two nested cubes (Cornacchia et al., section 6.1).
 
-    Class 1 (y = +1) is uniform on the boundary of the cube, ‖x‖∞ = 1, class 0 (y = −1) on that of the
-    cube ‖x‖∞ = 1 − ε; each with probability ½. A point of a boundary has one coordinate, uniform
+    Class 1 (y = +1) is uniform on the boundary of the outer cube, ‖x‖∞ = 1, class 0 (y = −1) on the boundary of the
+    inner cube, ‖x‖∞ = 1 − ε; each with probability ½. A point of a boundary has one coordinate, uniform
     among d, at ± the radius and the others uniform between.
 
     Args:
@@ -46,14 +46,14 @@ class Hypercube(SyntheticData):
         self.epsilon = epsilon
 
     def draw(self, size: int, generator: torch.Generator) -> LabelledTensors:
-        """That many independent examples."""
+        """Draw independent examples."""
         labels = torch.randint(2, (size,), generator=generator)
         radii = torch.where(labels == 1, 1.0, 1 - self.epsilon).to(torch.get_default_dtype())
         return LabelledTensors(radii.unsqueeze(1) * cube_boundary(size, self.dimension, generator), labels)
 
 
 def cube_boundary(size: int, dimension: int, generator: torch.Generator) -> Tensor:
-    """Uniform points (size, dimension) of the boundary of [−1, 1]^d."""
+    """Draw uniform points (size, dimension) on the boundary of [−1, 1]^d."""
     points = 2 * torch.rand(size, dimension, generator=generator) - 1
     coordinate = torch.randint(dimension, (size, 1), generator=generator)
     side = 2 * torch.randint(2, (size, 1), generator=generator) - 1

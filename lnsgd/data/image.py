@@ -1,13 +1,12 @@
-"""What all image data sets share: splits, scaling, corrupted labels."""
+"""The base of the image data sets: splits, scaling, corrupted labels."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from lnsgd import rng
 from lnsgd.data.tensor_data import Split, TensorData
@@ -17,30 +16,34 @@ from lnsgd.data.tensors import LabelledTensors, corrupt_labels, draw_subset, kee
 class ImageData(TensorData):
     """Base of the image DataModules: uint8 images on the training device.
 
-    Subclasses say how the raw data is obtained, ``prepare_data`` and ``load``, and may augment it, ``augmentation``.
+    Subclasses define how the raw data is obtained (``prepare_data`` and ``load``), and may augment it
+    (``augmentation``).
 
     Args:
-        batch_size: Examples of a training batch over all processes; ``null`` for the whole training set.
-        eval_batch_size: The same for validation, testing and measuring.
+        batch_size: Examples in a training batch over all processes; ``null`` for the whole training set.
+        eval_batch_size: Examples in a batch of validation, testing and measuring.
         replacement: Draw training examples with replacement, as the papers' theory assumes; an epoch
             is then n draws. By default every epoch is a permutation.
         standardize: Subtract ``mean`` and divide by ``std`` of the official training set, of each channel. By default
             pixels are in [0, 1].
-        center: In place of that, subtract from every pixel its mean over the official training set, `mean_image`.
-        classes: Keep only these classes, relabelled 0, 1, … in this order; a list in place of a class makes one of
-            several: ``[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]`` gives two labels to all images of ten classes.
+        center: Instead of that, subtract from every pixel its mean over the official training set, `mean_image`.
+        classes: Keep only these classes, relabelled 0, 1, … in this order; a list instead of a class merges several
+            classes: ``[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]`` gives two labels to all images of ten classes.
         val_size: Hold out this many training examples for validation. With 0 the validation loop
-            runs on the test set, as in the papers' curves; then select nothing by it.
+            runs on the test set, as in the papers' curves; do not select anything by it then.
         subset: Train on this many examples, drawn after the hold-out. By default on all.
         corrupted_fraction: Replace the labels of this fraction of the training examples, once.
         seed: Key of order, hold-out, subset and corruption.
+        mean: Mean of each channel to standardize with, instead of that of the official training set; with ``std``.
+        std: Standard deviation of each channel to standardize with; with ``mean``.
 
     Raises:
-        ValueError: both ``standardize`` and ``center``; on setup, an argument out of its range.
+        ValueError: both ``standardize`` and ``center``; ``mean`` without ``std``, or not one number for each channel;
+            on setup, an argument out of its range.
     """
 
-    mean: ClassVar[tuple[float, ...]]
-    std: ClassVar[tuple[float, ...]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     class_names: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -55,8 +58,13 @@ class ImageData(TensorData):
         subset: int | None = None,
         corrupted_fraction: float = 0.0,
         seed: int = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, replacement, subset, seed)
+        if mean is not None or std is not None:
+            self.mean, self.std = self._checked_statistics(mean, std)
+            standardize = True
         if standardize and center:
             raise ValueError(
                 "standardize = True and center = True: each shifts the pixels in its own way; set one of them to false"
@@ -66,11 +74,32 @@ class ImageData(TensorData):
         self.classes = classes
         self.val_size = val_size
         self.corrupted_fraction = corrupted_fraction
-        self._mean_images: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # variants, being copies, share it
+        self._mean_images: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # shared by variants, which are copies
 
     @abstractmethod
     def load(self, train: bool) -> LabelledTensors:
-        """The official training or test set: images (n, channels, height, width) uint8, labels (n,)."""
+        """Read the official training or test set: images (n, channels, height, width) uint8, labels (n,)."""
+
+    def _checked_statistics(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        channels = len(self.mean)
+        if mean is None or std is None or len(mean) != channels or len(std) != channels or not min(std) > 0:
+            raise ValueError(
+                f"mean = {mean} and std = {std}: give {channels} numbers each, one for each channel of pixels in "
+                "[0, 1], and standard deviations > 0"
+            )
+        return tuple(map(float, mean)), tuple(map(float, std))
+
+    @property
+    def preprocessing(self) -> str:
+        """Description of the numbers that `transform` makes of the images."""
+        if self.center:
+            return "pixels in [0, 1] less their mean over the training set"
+        if not self.standardize:
+            return "pixels in [0, 1], not standardized"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"pixels in [0, 1], standardized with the mean {mean} and the standard deviation {std}"
 
     @property
     def num_classes(self) -> int:
@@ -83,18 +112,18 @@ class ImageData(TensorData):
 
     @cached_property
     def _official(self) -> tuple[LabelledTensors, LabelledTensors]:
-        """Training and test set with the chosen classes."""
+        """Training and test set of the chosen classes."""
         train, test = self._loaded
         if self.classes is not None:
             train, test = keep_classes(train, self.classes), keep_classes(test, self.classes)
         return train, test
 
     def variant(self, seed: int, subset: int | None = None) -> Self:
-        """The same data as a run with another seed sees it: other splits of the same images, loaded once.
+        """Return the data of a run with another seed: other splits of the same images, which are loaded once.
 
         Args:
-            seed: Its seed.
-            subset: Its number of training examples; this one's where it is ``None``.
+            seed: Seed of the run.
+            subset: Number of training examples of the run; ``None`` for the number of this data.
         """
         _ = self._official  # loaded before the copy is made, not in each copy
         return super().variant(seed, subset)
@@ -103,15 +132,15 @@ class ImageData(TensorData):
     def mean_image(self) -> Tensor:
         """Mean of the images of the official training set, (channels, height, width), float64 on the CPU.
 
-        In units of pixels in [0, 1]. It is of the whole set as loaded (of the sample, where that is what is loaded),
-        whatever classes and subset of it are trained on.
+        Pixels are in [0, 1]. The mean is over the whole set as loaded (the sample, if that is loaded), whatever classes
+        and subset of the set are trained on.
         """
         return self._mean_image(torch.device("cpu"), torch.float64)
 
     def _mean_image(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        # Kept, since to copy it to a GPU at every batch would make the host wait for it.
+        # Kept, because copying it to a GPU at every batch would make the host wait.
         if (device, dtype) not in self._mean_images:
-            with torch.inference_mode(False):  # first needed in validation, it is used in training too
+            with torch.inference_mode(False):  # it may be needed in validation first, and is used in training too
                 exact = (torch.device("cpu"), torch.float64)
                 if exact not in self._mean_images:
                     self._mean_images[exact] = _mean_of(self._loaded[0].inputs)
@@ -119,7 +148,7 @@ class ImageData(TensorData):
         return self._mean_images[device, dtype]
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """Holds out, draws the subset, corrupts labels."""
+        """Hold out validation examples, draw the subset, and corrupt labels."""
         official, test = self._official
         train, val = self._hold_out(official, test)
         if self.subset is not None:
@@ -136,7 +165,7 @@ class ImageData(TensorData):
         return train[order[self.val_size :].sort().values], train[order[: self.val_size]]
 
     def transform(self, images: Tensor) -> Tensor:
-        """Network inputs from uint8 images: [0, 1], standardized, or centered."""
+        """Compute network inputs from uint8 images: in [0, 1], standardized, or centered."""
         inputs = images.to(torch.get_default_dtype()).div_(255)
         if self.center:
             return inputs.sub_(self._mean_image(inputs.device, inputs.dtype))
@@ -147,14 +176,14 @@ class ImageData(TensorData):
 
 
 def _mean_of(images: Tensor) -> Tensor:
-    """Mean over uint8 images (n, …) of pixels in [0, 1], float64. Sums of integers: exact, in whatever order."""
-    # In parts, since torch copies what it sums to the type of the sum: 1.2 GB for CIFAR-10.
+    """Return the mean of uint8 images (n, …) as pixels in [0, 1], float64; sums of integers are exact in any order."""
+    # In parts, because torch copies what it sums to the type of the sum: 1.2 GB for CIFAR-10.
     total = torch.stack([part.sum(0, dtype=torch.int64) for part in images.split(1000)]).sum(0)
     return total.double() / (255 * len(images))
 
 
-# Kept, since to copy them to a GPU at every batch would make the host wait for it.
+# Kept, because copying them to a GPU at every batch would make the host wait.
 @cache
 def _per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # first needed in validation, they are used in training too
+    with torch.inference_mode(False):  # they may be needed in validation first, and are used in training too
         return torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Data that is there already."""
+"""Data that is given as tensors."""
 
 import torch
 from torch import Tensor
@@ -12,17 +12,17 @@ class InMemory(TensorData):
 
     Args:
         train: Training inputs (n, …), floating, and their class labels (n,), int64, or targets (n, …), floating.
-        val: The same for validation; the training set where it is ``None``.
-        test: The same for testing; the validation set where it is ``None``.
+        val: Inputs and labels for validation; ``None`` for the training set.
+        test: Inputs and labels for testing; ``None`` for the validation set.
         num_classes: C, for class labels; by default the largest label plus one, at least two.
-        batch_size: Examples of a training batch over all processes; ``None`` for the whole training set.
-        eval_batch_size: The same for validation, testing and measuring.
+        batch_size: Examples in a training batch over all processes; ``None`` for the whole training set.
+        eval_batch_size: Examples in a batch of validation, testing and measuring.
         replacement: Draw training examples with replacement; by default every epoch is a permutation.
         subset: Train on this many examples, a fixed keyed subset; by default on all.
         seed: Key of the order and of the subset.
 
     Raises:
-        ValueError: inputs and labels of different number; on setup, a subset larger than the training set.
+        ValueError: different numbers of inputs and labels; on setup, a subset larger than the training set.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class InMemory(TensorData):
         return self._num_classes
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """The tensors given; where a subset is asked for, a keyed one of the training set."""
+        """Return the given tensors, with a keyed subset of the training set if there is a ``subset``."""
         splits = {split: LabelledTensors(*tensors) for split, tensors in self._given.items()}
         if self.subset is not None:
             splits["train"] = draw_subset(splits["train"], self.subset, self.seed)

@@ -1,33 +1,33 @@
-"""Batches from a data set that lives on the device."""
+"""Batches of a data set that lives on the device."""
 
 from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from lnsgd.data.augmentation import Augmentation
-from lnsgd.data.batch import Batch
 from lnsgd.data.tensors import LabelledTensors
+from lnsgd.measuring import Batch
 from lnsgd.streams import Order, SampleOrder, effective_order
 
 
 class DeviceLoader:
-    """An iterable of `Batch`, gathered on the device; a drop-in for a DataLoader under Lightning.
+    """Iterable of `Batch`, gathered on the device; replaces a DataLoader under Lightning.
 
-    The order is that of `lnsgd.streams.SampleOrder`, an epoch being n examples of it, and drawn for
-    all processes together; each takes its share of every batch, nothing is padded or repeated. The loader is its own
+    An epoch is n examples of a `lnsgd.streams.SampleOrder`, which is drawn for all processes together; each process
+    takes its share of every batch, and nothing is padded or repeated. The loader is its own
     ``sampler`` (Lightning calls ``sampler.set_epoch``) and has ``state_dict`` and
-    ``load_state_dict``, so that a run resumes in the middle of an epoch with the very next batch.
+    ``load_state_dict``, so that a run resumes in the middle of an epoch with the next batch.
 
     Args:
-        data: The data set, on the device where the batches are wanted.
-        transform: From gathered inputs (B, …) to network inputs.
-        batch_size: Examples of a batch over all processes; the last of an epoch may be smaller.
+        data: The data set, on the device of the batches.
+        transform: Function from gathered inputs (B, …) to network inputs.
+        batch_size: Examples in a batch over all processes; the last batch of an epoch may be smaller.
         order: ``shuffle`` (a permutation each epoch), ``replacement`` (n independent draws an
-            epoch) or ``sequential``, which a full batch without replacement always is.
+            epoch) or ``sequential``; a full batch without replacement is always ``sequential``.
         seed: Seed of the order.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
-        augmentation: What changes gathered inputs before the transform; nothing by default.
+        augmentation: Augmentation of gathered inputs before the transform; none by default.
 
     Raises:
         ValueError: no examples or a batch size below 1.
@@ -59,33 +59,33 @@ class DeviceLoader:
         self._yielded = 0
         self._resume_at = 0
 
-    batch_sampler = None  # Lightning reads it wherever there is a ``sampler``
+    batch_sampler = None  # Lightning reads it of everything that has a ``sampler``
 
     @property
     def sampler(self) -> "DeviceLoader":
-        """Itself, where Lightning looks for ``set_epoch``."""
+        """The loader itself; Lightning calls ``set_epoch`` of a sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the epoch that is iterated next."""
+        """Choose the order of the epoch that is iterated next."""
         if epoch != self.epoch:
             self._resume_at = 0
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the iteration stands: the epoch and the number of its batches that were given out."""
+        """Return the epoch and the number of its batches that were yielded."""
         return {"epoch": self.epoch, "batch": self._yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration go on after the batches that were given out before."""
+        """Let the next iteration continue after the batches that were yielded before."""
         self.epoch, self._resume_at = state["epoch"], state["batch"]
 
     def __len__(self) -> int:
-        """Number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return -(-len(self.data) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of one epoch. Nothing is drawn before the first is asked for."""
+        """Yield the batches of one epoch; nothing is drawn before the first batch."""
         self._yielded, self._resume_at = self._resume_at, 0
         n = len(self.data)
         places = self._places.take(self.epoch * n, n)
@@ -103,7 +103,7 @@ class DeviceLoader:
             )
 
     def _augmentation_of_epoch(self) -> Callable[[Tensor, slice], Tensor]:
-        """From the inputs of some of the epoch's examples, and which these are, to the changed inputs."""
+        """Return a function that augments inputs, given which examples of the epoch they are."""
         augmentation, n = self.augmentation, len(self.data)
         if augmentation is None:
             return lambda inputs, _: inputs

@@ -9,7 +9,7 @@ from lnsgd import rng
 from lnsgd.data.synthetic import SyntheticData
 from lnsgd.data.tensors import LabelledTensors
 
-# Part of the key of the matrix; the splits have 0 to 2.
+# Part of the key of the matrix; the keys of the splits contain 0 to 2.
 _MATRIX = 3
 
 
@@ -17,7 +17,7 @@ class MatrixSensing(SyntheticData):
     """Measurements y = ⟨A, X*⟩ of X* = U*U*ᵀ, A with independent N(0, 1) entries (Blanc et al., Fig. 1).
 
     U* (d, r) has independent columns, uniform on the unit sphere, so that the nuclear norm of X* is r; the paper
-    does not say how it is drawn. Every seed has a matrix of its own. A training set takes 4·n·d² bytes in float32.
+    does not say how U* is drawn. Every seed has a matrix of its own. A training set takes 4·n·d² bytes in float32.
 
     Args:
         size: d.
@@ -48,9 +48,10 @@ class MatrixSensing(SyntheticData):
         """X*, (d, d), of this seed."""
         columns = torch.randn(self.size, self.rank, generator=rng.generator(self.seed, "data", _MATRIX))
         columns /= columns.norm(dim=0)
-        return columns @ columns.T
+        product = columns @ columns.T
+        return (product + product.T) / 2  # the product of some BLAS libraries is not exactly symmetric
 
     def draw(self, size: int, generator: torch.Generator) -> LabelledTensors:
-        """That many independent measurements: matrices (n, d, d) and targets (n, 1)."""
+        """Draw independent measurements: matrices (n, d, d) and targets (n, 1)."""
         matrices = torch.randn(size, self.size, self.size, generator=generator)
         return LabelledTensors(matrices, (matrices.flatten(1) @ self.target.flatten()).unsqueeze(1))

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, full or as the sample that ships with the package."""
+"""MNIST, in full or as the sample that ships with the package, and Fashion-MNIST."""
 
 import gzip
 from importlib.resources import files
@@ -16,14 +16,14 @@ SAMPLE = "mnist_sample.safetensors.gz"
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Reads an IDX file of unsigned bytes, the official format of MNIST.
+    """Read an IDX file of unsigned bytes, the official format of MNIST.
 
     Args:
         path: The unpacked file.
-        shape: The shape it must have.
+        shape: The shape that its array must have.
 
     Raises:
-        ValueError: the file is not of this format and shape, or is cut short.
+        ValueError: the file does not have this format and shape, or is cut short.
     """
     header = np.array([8 * 256 + len(shape), *shape], ">u4").tobytes()
     content = read_bytes(path, len(header) + int(np.prod(shape)))
@@ -44,18 +44,18 @@ class IdxImageData(OfficialImageData):
 
     @property
     def layouts(self) -> dict[Path, list[str]]:
-        """One folder with four files."""
+        """The folder of the four files."""
         names = [f"{part}-{kind}-ubyte" for part in self.sizes for kind in ("images-idx3", "labels-idx1")]
         return {self.folder / type(self).__name__ / "raw": names}
 
     def download(self, folder: Path) -> Path:
-        """Downloads and unpacks the four files."""
+        """Download and unpack the four files."""
         from torchvision import datasets
 
         return Path(getattr(datasets, type(self).__name__)(root=folder, download=True).raw_folder)
 
     def load(self, train: bool) -> LabelledTensors:
-        """Reads the official files; images (n, 1, 28, 28) uint8, labels (n,) int64.
+        """Read the official files; images (n, 1, 28, 28) uint8, labels (n,) int64.
 
         Raises:
             ValueError: a file is damaged.
@@ -89,12 +89,12 @@ class MNIST(IdxImageData):
         self.source = source
 
     def prepare_data(self) -> None:
-        """Downloads what is missing; nothing for the sample."""
+        """Download missing files; the sample needs none."""
         if self.source == "full":
             super().prepare_data()
 
     def load(self, train: bool) -> LabelledTensors:
-        """The official set or the sample of it; images (n, 1, 28, 28) uint8, labels (n,) int64."""
+        """Read the official set or its sample; images (n, 1, 28, 28) uint8, labels (n,) int64."""
         if self.source == "full":
             return super().load(train)
         from safetensors.torch import load

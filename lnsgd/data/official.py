@@ -1,4 +1,4 @@
-"""Image data sets in the layouts that their authors published, downloaded where they are missing."""
+"""Image data sets in the layouts that their authors published, downloaded if they are missing."""
 
 import os
 import shutil
@@ -14,23 +14,23 @@ from lnsgd.untrusted.files import UnreadableError, size_of
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Where data sets are looked for: ``data_dir``, else ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``."""
+    """Return the folder of data sets: ``data_dir``, else ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``."""
     return Path(data_dir or os.environ.get("LNSGD_DATA_DIR") or "~/.cache/lnsgd").expanduser()
 
 
 def damaged(path: Path, reason: str) -> ValueError:
-    """The error for a file that is not what it should be."""
+    """Return the error for a file whose content is wrong."""
     return ValueError(
         f"{path} is damaged or of another data set: {reason}; "
-        "delete it, and it is downloaded again, or put the official file in its place"
+        "delete it to download it again, or replace it by the official file"
     )
 
 
 def read_bytes(path: Path, expected: int) -> np.ndarray:
-    """The bytes of a file whose size is known; none are read of one of another size.
+    """Read the bytes of a file; nothing is read if the file has another size than expected.
 
     Raises:
-        ValueError: it has another size, or is no ordinary file.
+        ValueError: the file has another size, or is not an ordinary file.
     """
     try:
         size = size_of(path)
@@ -44,7 +44,7 @@ def read_bytes(path: Path, expected: int) -> np.ndarray:
 class OfficialImageData(ImageData):
     """Base of the data sets that are read from the files that their authors published.
 
-    Subclasses say which these are, `layouts`, and how they are read, ``load``, and downloaded, `download`.
+    Subclasses define which files these are (`layouts`), and how they are read (``load``) and downloaded (`download`).
 
     Args:
         data_dir: Folder of data sets; by default ``$LNSGD_DATA_DIR``, else ``~/.cache/lnsgd``.
@@ -58,15 +58,15 @@ class OfficialImageData(ImageData):
     @property
     @abstractmethod
     def layouts(self) -> dict[Path, list[str]]:
-        """The folders that the data set may lie in, each with its files. A download fills the first."""
+        """The folders that may hold the data set, each with its files; a download fills the first one."""
 
     @abstractmethod
     def download(self, folder: Path) -> Path:
-        """Downloads the data set into an empty folder, and returns where its files are then, unpacked."""
+        """Download and unpack the data set into an empty folder; return the folder of its files."""
 
     @property
     def raw(self) -> Path:
-        """Folder of the official files: the first that has them all; where none has, the first."""
+        """Folder of the official files: the first that has all of them, or else the first."""
         complete = [folder for folder in self.layouts if not self._missing(folder)]
         return (complete or list(self.layouts))[0]
 
@@ -74,7 +74,7 @@ class OfficialImageData(ImageData):
         return [name for name in self.layouts[folder] if not (folder / name).exists()]
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, through torchvision with its checksums; whole files or none.
+        """Download missing files through torchvision, which checks their checksums; whole files or none.
 
         Raises:
             OSError: the download failed; the message names the files and the folder.

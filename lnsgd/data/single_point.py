@@ -17,7 +17,7 @@ class SinglePoint(TensorData):
     Args:
         dimension: d.
         label: y, a real target.
-        batch_size: Examples of a batch, see `TensorData`.
+        batch_size: Examples in a batch, see `TensorData`.
         options: See `TensorData`.
 
     Raises:
@@ -34,7 +34,7 @@ class SinglePoint(TensorData):
         self.label = label
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """The point, three times."""
+        """Return the point as training, validation and test set."""
         direction = torch.randn(1, self.dimension, dtype=torch.float64, generator=rng.generator(self.seed, "data"))
         inputs = (direction / direction.norm()).to(torch.get_default_dtype())
         data = LabelledTensors(inputs, torch.full((1, 1), float(self.label)))

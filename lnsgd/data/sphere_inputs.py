@@ -15,17 +15,19 @@ _MOST_DRAWS = 100_000
 class SphereInputs(TensorData):
     """n inputs with entries U[0, 1], scaled to norm one, and targets U[0, 1] (Gatmiry et al., Fig. 1).
 
-    The targets' law and ``min_eigenvalue`` are a choice, on which the paper is silent: inputs are drawn again
-    until λ_min of XXᵀ (n ≤ d) or XᵀX (n > d), X the matrix (n, d) of inputs, is at least that. The flow on the
-    zero-loss manifold is the slower the smaller λ_min is, and nearly dependent inputs take arbitrarily long.
+    The distribution of the targets and ``min_eigenvalue`` are our choice, because the paper does not give them: inputs
+    are drawn again until λ_min of XXᵀ (n ≤ d) or XᵀX (n > d), X the matrix (n, d) of inputs, is at least
+    ``min_eigenvalue``. The smaller λ_min is, the slower is the flow on the zero-loss manifold, and nearly dependent
+    inputs take arbitrarily long.
 
-    Training, validation and test set are the same. Keyed by (seed, "data"): every seed is another instance.
+    Training, validation and test set are the same. The examples are keyed by (seed, "data"): every seed is another
+    instance.
 
     Args:
         dimension: d.
         examples: n.
         min_eigenvalue: See above; 0 accepts every draw.
-        batch_size: By default the whole training set, see `TensorData`.
+        batch_size: Examples in a batch, see `TensorData`; by default the whole training set.
         options: See `TensorData`.
 
     Raises:
@@ -51,7 +53,7 @@ class SphereInputs(TensorData):
         self.min_eigenvalue = min_eigenvalue
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """The examples of this seed, three times; a subset of them for training."""
+        """Return the examples of this seed as training, validation and test set; a subset of them for training."""
         generator = rng.generator(self.seed, "data")
         inputs = self._draw_inputs(generator)
         targets = torch.rand(self.examples, 1, generator=generator)

@@ -16,8 +16,8 @@ class StandardBasis(TensorData):
 
     Args:
         dimension: d.
-        batch_size: Examples of a batch, see `TensorData`.
-        replacement: Draw each step's vector uniformly from all d.
+        batch_size: Examples in a batch, see `TensorData`.
+        replacement: Draw the vector of each step uniformly from all d vectors.
         options: See `TensorData`.
 
     Raises:
@@ -33,7 +33,7 @@ class StandardBasis(TensorData):
         self.dimension = dimension
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """The unit vectors, three times; a subset of them for training."""
+        """Return the unit vectors as training, validation and test set; a subset of them for training."""
         data = LabelledTensors(torch.eye(self.dimension), torch.zeros(self.dimension, dtype=torch.int64))
         train = data if self.subset is None else draw_subset(data, self.subset, self.seed)
         return {"train": train, "val": data, "test": data}

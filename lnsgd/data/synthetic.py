@@ -1,4 +1,4 @@
-"""What data sets that are drawn, not read, have in common."""
+"""The base of the data sets that are drawn at random."""
 
 from abc import abstractmethod
 
@@ -8,19 +8,19 @@ from lnsgd import rng
 from lnsgd.data.tensor_data import Split, TensorData
 from lnsgd.data.tensors import LabelledTensors, draw_subset, perturb_labels
 
-# Part of the key of each split: none is drawn from another's stream.
+# Part of the key of each split, so that splits are independent.
 _SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
 class SyntheticData(TensorData):
-    """Base of the data sets that are drawn afresh for every seed, keyed by (seed, "data", split).
+    """Base of the data sets that are drawn anew for every seed, keyed by (seed, "data", split).
 
     Args:
         train_size: Number of training examples.
         test_size: Number of validation examples, and of test examples.
-        label_std: Standard deviation of what is added once to the training labels and kept: a
-            property of the data; `lnsgd.label_noise` is drawn at every step.
-        options: See `TensorData`; batches are of one by default.
+        label_std: Standard deviation of noise that is added to the training labels once: a property of the data,
+            whereas `lnsgd.label_noise` is drawn at every step.
+        options: See `TensorData`; the batch size is 1 by default.
 
     Raises:
         ValueError: a size below 1; on setup, a ``label_std`` that is negative, or not 0 for class labels.
@@ -47,10 +47,15 @@ class SyntheticData(TensorData):
 
     @abstractmethod
     def draw(self, size: int, generator: torch.Generator) -> LabelledTensors:
-        """That many independent examples."""
+        """Draw independent examples.
+
+        Args:
+            size: Number of examples.
+            generator: Source of randomness.
+        """
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """Draws the splits of this seed."""
+        """Draw the splits of this seed."""
         sizes: dict[Split, int] = {"train": self.train_size, "val": self.test_size, "test": self.test_size}
         splits = {
             split: self.draw(sizes[split], rng.generator(self.seed, "data", number))

@@ -1,19 +1,18 @@
-"""What all DataModules share: data sets that live on the training device, and loaders on them."""
+"""The base of the DataModules: data sets that live on the training device, and their loaders."""
 
 import copy
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from typing_extensions import Self
 
 from lnsgd import rng
 from lnsgd.data.augmentation import Augmentation
-from lnsgd.data.batch import Batch
 from lnsgd.data.loader import DeviceLoader
 from lnsgd.data.tensors import LabelledTensors
+from lnsgd.lightning import LightningDataModule
+from lnsgd.measuring import Batch
 from lnsgd.streams import Order
 
 Split = Literal["train", "val", "test"]
@@ -22,19 +21,24 @@ Split = Literal["train", "val", "test"]
 class TensorData(LightningDataModule):
     """Base of the DataModules: whole data sets on the training device.
 
-    Subclasses say what the splits are: `make_splits`.
+    Subclasses define the splits in `make_splits`.
 
     Args:
-        batch_size: Examples of a training batch over all processes; ``null`` for the whole training set.
-        eval_batch_size: The same for validation, testing and measuring.
+        batch_size: Examples in a training batch over all processes; ``null`` for the whole training set.
+        eval_batch_size: Examples in a batch of validation, testing and measuring.
         replacement: Draw training examples with replacement, as the papers' theory assumes; an epoch
             is then n draws. By default every epoch is a permutation.
         subset: Train on this many examples. By default on all.
         seed: Key of the order and of everything else that is drawn.
 
+    Attributes:
+        device: Device of the data sets if the data is used without a Trainer.
+
     Raises:
         ValueError: a batch size below 1.
     """
+
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class TensorData(LightningDataModule):
 
     @abstractmethod
     def make_splits(self) -> dict[Split, LabelledTensors]:
-        """The training, validation and test sets of this seed and subset; what is drawn is keyed by the seed."""
+        """Return training, validation and test set of this seed and subset; what is drawn is keyed by the seed."""
 
     @property
     @abstractmethod
@@ -65,15 +69,15 @@ class TensorData(LightningDataModule):
         """Number of classes C of the labels; ``None`` for real targets."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Builds the splits. Called by the Trainer on every process."""
+        """Build the splits. The Trainer calls this on every process."""
         self.splits = self.splits or self.make_splits()
 
     def variant(self, seed: int, subset: int | None = None) -> Self:
-        """The same data as a run with another seed sees it.
+        """Return the data of a run with another seed.
 
         Args:
-            seed: Its seed.
-            subset: Its number of training examples; this one's where it is ``None``.
+            seed: Seed of the run.
+            subset: Number of training examples of the run; ``None`` for the number of this data.
         """
         other = copy.copy(self)
         other.seed, other.splits = seed, {}
@@ -82,32 +86,32 @@ class TensorData(LightningDataModule):
         return other
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Network inputs from inputs as they are kept; by default the same."""
+        """Compute network inputs from inputs as they are stored; by default the inputs themselves."""
         return inputs
 
     def augmentation(self) -> Augmentation | None:
-        """What changes training inputs, as they are kept, at every step anew; by default nothing does."""
+        """Return the augmentation of training inputs, as they are stored; by default ``None``."""
         return None
 
     def train_dataloader(self) -> DeviceLoader:
-        """Training batches, in keyed order, augmented."""
+        """Return the training batches, in keyed order, augmented."""
         data = self._on_device("train")
         return self._loader(data, self.batch_size or len(data), self.order, self.augmentation())
 
     def val_dataloader(self) -> DeviceLoader:
-        """Validation batches."""
+        """Return the validation batches."""
         return self._loader(self._on_device("val"), self.eval_batch_size)
 
     def test_dataloader(self) -> DeviceLoader:
-        """Test batches."""
+        """Return the test batches."""
         return self._loader(self._on_device("test"), self.eval_batch_size)
 
     def measurement_dataloader(self, split: Split, examples: int | None = None) -> DeviceLoader:
-        """Batches to measure on: a fixed subset of a split, keyed by (seed, "subset"), without augmentation.
+        """Return batches to measure on: a fixed subset of a split, keyed by (seed, "subset"), without augmentation.
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            examples: Size of the subset; the whole split where it is ``None`` or larger than that.
+            examples: Size of the subset; ``None``, or more than there are, for the whole split.
 
         Raises:
             ValueError: ``examples`` below 1.
@@ -120,7 +124,7 @@ class TensorData(LightningDataModule):
         return self._loader(data, self.eval_batch_size)
 
     def _on_device(self, split: Split) -> LabelledTensors:
-        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        device = self.trainer.strategy.root_device if self.trainer else self.device
         self.splits[split] = self.splits[split].to(device)
         return self.splits[split]
 
@@ -135,5 +139,5 @@ class TensorData(LightningDataModule):
         return DeviceLoader(data, self.transform, batch_size, order, self.seed, rank, world_size, augmentation)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leaves batches of a `DeviceLoader` as they are: they are on the device already."""
+        """Move a batch to the device; batches of a `DeviceLoader` are on the device already."""
         return batch if isinstance(batch, Batch) else super().transfer_batch_to_device(batch, device, dataloader_idx)

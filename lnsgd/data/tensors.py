@@ -1,4 +1,4 @@
-"""A data set that is two tensors, and what can be done to it once, before training."""
+"""A data set of two tensors, and how it is changed once, before training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from lnsgd import rng
 class LabelledTensors:
     """A data set of n examples, all in memory.
 
-    A subset shares the memory of what it was taken from: it only has other ``rows``.
+    A subset shares the memory of the data set that it was taken from, and differs in its ``rows``.
 
     Attributes:
         pool: Inputs (N, …), of any type.
         labels: Class labels (n,), int64; or real targets (n, …).
-        rows: Which inputs of the pool the examples are, (n,), int64 on the CPU; ``None`` for all N in order.
+        rows: Row of each example in the pool, (n,), int64 on the CPU; ``None`` for all N rows in order.
     """
 
     pool: Tensor
@@ -28,36 +28,36 @@ class LabelledTensors:
 
     @property
     def inputs(self) -> Tensor:
-        """Inputs of the examples (n, …); a copy where the data set is a subset."""
+        """Inputs of the examples (n, …); a copy if the data set is a subset."""
         return self.pool if self.rows is None else self.pool[self.rows.to(self.pool.device)]
 
     def __len__(self) -> int:
-        """Number of examples n."""
+        """Return the number of examples n."""
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor) -> "LabelledTensors":
-        """The examples with the given indices, int64 on the CPU."""
+        """Return the examples with the given indices, int64 on the CPU."""
         rows = indices if self.rows is None else self.rows[indices]
         return LabelledTensors(self.pool, self.labels[indices.to(self.labels.device)], rows)
 
     def with_labels(self, labels: Tensor) -> "LabelledTensors":
-        """The same inputs with other labels."""
+        """Return the same inputs with other labels."""
         return LabelledTensors(self.pool, labels, self.rows)
 
     def to(self, device: torch.device | str) -> "LabelledTensors":
-        """The same on another device."""
+        """Return the data set on another device."""
         return LabelledTensors(self.pool.to(device), self.labels.to(device), self.rows)
 
 
 def keep_classes(data: LabelledTensors, classes: Sequence[int | Sequence[int]]) -> LabelledTensors:
-    """Only the given classes, relabelled 0, 1, … in the given order.
+    """Keep only the given classes, relabelled 0, 1, … in the given order.
 
     Args:
-        data: With class labels.
+        data: A data set with class labels.
         classes: Each a class, or a list of classes that become one.
 
     Raises:
-        ValueError: fewer than two entries, an empty list, a class that is given twice or that the data does not have.
+        ValueError: fewer than two entries, an empty list, a class that is given twice or is not in the data.
     """
     groups = [list(entry) if isinstance(entry, Sequence) else [entry] for entry in classes]
     kept = [old for group in groups for old in group]
@@ -76,7 +76,7 @@ def keep_classes(data: LabelledTensors, classes: Sequence[int | Sequence[int]]) 
 
 
 def draw_subset(data: LabelledTensors, size: int, seed: int) -> LabelledTensors:
-    """A subset without replacement, keyed by (seed, "subset"); smaller subsets are parts of larger ones.
+    """Draw a subset without replacement, keyed by (seed, "subset"); smaller subsets are parts of larger subsets.
 
     Raises:
         ValueError: size below 1 or above the number of examples.
@@ -87,10 +87,10 @@ def draw_subset(data: LabelledTensors, size: int, seed: int) -> LabelledTensors:
 
 
 def corrupt_labels(data: LabelledTensors, fraction: float, num_classes: int, seed: int) -> LabelledTensors:
-    """Replaces the labels of a fixed fraction of the examples, once, by uniform draws from all classes.
+    """Replace the labels of a fixed fraction of the examples, once, by uniform draws from all classes.
 
     Keyed by (seed, "corruption"). Exactly ``round(fraction · n)`` labels are drawn anew; a drawn
-    label may be the true one. The examples hit by a smaller fraction are among those of a larger.
+    label may be the true label. The examples of a smaller fraction are among the examples of a larger one.
 
     Raises:
         ValueError: fraction outside [0, 1].
@@ -108,12 +108,12 @@ def corrupt_labels(data: LabelledTensors, fraction: float, num_classes: int, see
 
 
 def perturb_labels(data: LabelledTensors, std: float, seed: int) -> LabelledTensors:
-    """Adds N(0, std²) to every real target, once; independent for every entry.
+    """Add N(0, std²) to every real target, once, independently for every entry.
 
-    Keyed by (seed, "corruption"), and proportional to std: another std gives the same perturbation, scaled.
+    The perturbation is keyed by (seed, "corruption") and proportional to std: another std scales it.
 
     Raises:
-        ValueError: std negative or not finite; class labels.
+        ValueError: std is negative or not finite; the data has class labels.
     """
     if not (std >= 0 and isfinite(std)):
         raise ValueError(f"label_std = {std}; it must be a finite number >= 0")

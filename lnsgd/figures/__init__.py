@@ -1,1 +1,1 @@
-"""Figures of papers: one file a figure says which config, which arms, which claims, and how it is drawn."""
+"""Figures of papers: each file defines the config, the arms, the claims and the picture of one figure."""

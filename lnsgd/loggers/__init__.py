@@ -1,7 +1,6 @@
-"""Where numbers go: ``metrics.csv`` in the run's folder, and Weights & Biases."""
+"""Loggers: ``metrics.csv`` in the run's folder, Weights & Biases, and what other loggers of the Trainer take."""
 
-from lnsgd.loggers.csv import CSVLogger
-from lnsgd.loggers.scalars import log_scalars, send_scalars
-from lnsgd.loggers.wandb import WandbLogger
+import lazy_loader
 
-__all__ = ["CSVLogger", "WandbLogger", "log_scalars", "send_scalars"]
+# ``__init__.pyi`` names what the room offers; it is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

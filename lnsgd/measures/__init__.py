@@ -1,77 +1,125 @@
-"""Numbers computed from weights, activations or derivatives; one measure a file, no Lightning."""
+"""Numbers computed from weights, activations or derivatives; no Lightning, no plotting."""
 
-from lnsgd.measures.active_neurons import ActiveNeurons, active_neurons
-from lnsgd.measures.chord_deviation import chord_deviation
-from lnsgd.measures.class_association import ClassAssociation, associated_class
-from lnsgd.measures.cluster_count import cluster_count, clusters
-from lnsgd.measures.convexity_changes import convexity_changes
-from lnsgd.measures.curvature.problem import NonFiniteError, Share
-from lnsgd.measures.curvature.rounds import Budget
-from lnsgd.measures.curve_length import curve_length
-from lnsgd.measures.dead_neurons import DeadNeurons
-from lnsgd.measures.distance_from_init import Distance, distance_from_init, trainable_parameters
+from lnsgd.measures.curvature import (
+    Budget,
+    Eigenpairs,
+    ExampleGradientNorms,
+    GradientNorms,
+    Method,
+    SpectralQuadrature,
+    TraceEstimate,
+    example_gradient_norms,
+    gradient_norm,
+    hessian_trace,
+    implicit_regularizer,
+    spectral_density,
+    top_eigenvalues,
+)
 from lnsgd.measures.estimate import Estimate
-from lnsgd.measures.evaluation import evaluation_mode
-from lnsgd.measures.example_gradient_norms import ExampleGradientNorms, example_gradient_norms
-from lnsgd.measures.firings import Firings, count_firings
-from lnsgd.measures.gradient_norm import GradientNorm, gradient_norm
-from lnsgd.measures.hessian_trace import HessianTrace, Method, hessian_trace
-from lnsgd.measures.hidden_units import HiddenUnits, hidden_units
-from lnsgd.measures.implicit_regularizer import implicit_regularizer
-from lnsgd.measures.largest_output import largest_output
-from lnsgd.measures.margin import Margins, margins
-from lnsgd.measures.minimal_regularizer import minimal_regularizer
-from lnsgd.measures.norm_products import NormProducts, norm_products
-from lnsgd.measures.norm_step import NormStep, TensorStep, change_of_square, norm_step
-from lnsgd.measures.performance import Performance, performance
-from lnsgd.measures.polyline import polyline
-from lnsgd.measures.projected_flow import Constrained, projected_flow, retract
-from lnsgd.measures.recovery_error import recovery_error
-from lnsgd.measures.singular_values import effective_rank, features, singular_values
-from lnsgd.measures.sites import activation_sites, names_of_calls, observe
-from lnsgd.measures.spectral_density import SpectralDensity, spectral_density
-from lnsgd.measures.sum_network import Sharpness, SumNetwork, sharpness, sum_network
-from lnsgd.measures.tanh_network import TanhNetwork
-from lnsgd.measures.tensor_statistics import TensorStatistics, tensor_statistics
-from lnsgd.measures.top_eigenvalues import TopEigenvalues, top_eigenvalues
+from lnsgd.measures.evaluation import Share, evaluation_mode
+from lnsgd.measures.forward import Batches, Inputs, OutputsFunction, outputs_of
+from lnsgd.measures.labels import next_token_labels
+from lnsgd.measures.neurons import (
+    TOTAL,
+    ClassVariance,
+    Firings,
+    HiddenLayer,
+    SiteCounts,
+    SiteFirings,
+    Sites,
+    UnitCount,
+    activation_sites,
+    active_count,
+    active_neurons,
+    associated_class,
+    associated_count,
+    channel_sums,
+    class_associated_neurons,
+    class_firings,
+    class_variance,
+    count_firings,
+    dead_count,
+    dead_neurons,
+    features,
+    hidden_units,
+    is_activation,
+    mean_active,
+    names_of_calls,
+    observe,
+    site_firings,
+    total_count,
+)
+from lnsgd.measures.nonfinite import NonFiniteError
+from lnsgd.measures.outputs import (
+    LossAndError,
+    Margins,
+    largest_output,
+    margins,
+    performance,
+)
+from lnsgd.measures.pairs import (
+    CKA,
+    linear_cka,
+)
+from lnsgd.measures.report import Report
+from lnsgd.measures.weights import (
+    Distance,
+    NormProducts,
+    TensorStatistics,
+    cluster_count,
+    clusters,
+    distance_from_init,
+    effective_rank,
+    norm_products,
+    singular_values,
+    tensor_statistics,
+    trainable_parameters,
+    weights_in_use,
+)
 
 __all__ = [
-    "ActiveNeurons",
+    "CKA",
+    "TOTAL",
+    "Batches",
     "Budget",
-    "ClassAssociation",
-    "Constrained",
-    "DeadNeurons",
+    "ClassVariance",
     "Distance",
+    "Eigenpairs",
     "Estimate",
     "ExampleGradientNorms",
     "Firings",
-    "GradientNorm",
-    "HessianTrace",
-    "HiddenUnits",
+    "GradientNorms",
+    "HiddenLayer",
+    "Inputs",
+    "LossAndError",
     "Margins",
     "Method",
     "NonFiniteError",
     "NormProducts",
-    "NormStep",
-    "Performance",
+    "OutputsFunction",
+    "Report",
     "Share",
-    "Sharpness",
-    "SpectralDensity",
-    "SumNetwork",
-    "TanhNetwork",
+    "SiteCounts",
+    "SiteFirings",
+    "Sites",
+    "SpectralQuadrature",
     "TensorStatistics",
-    "TensorStep",
-    "TopEigenvalues",
+    "TraceEstimate",
+    "UnitCount",
     "activation_sites",
+    "active_count",
     "active_neurons",
     "associated_class",
-    "change_of_square",
-    "chord_deviation",
+    "associated_count",
+    "channel_sums",
+    "class_associated_neurons",
+    "class_firings",
+    "class_variance",
     "cluster_count",
     "clusters",
-    "convexity_changes",
     "count_firings",
-    "curve_length",
+    "dead_count",
+    "dead_neurons",
     "distance_from_init",
     "effective_rank",
     "evaluation_mode",
@@ -81,23 +129,23 @@ __all__ = [
     "hessian_trace",
     "hidden_units",
     "implicit_regularizer",
+    "is_activation",
     "largest_output",
+    "linear_cka",
     "margins",
-    "minimal_regularizer",
+    "mean_active",
     "names_of_calls",
+    "next_token_labels",
     "norm_products",
-    "norm_step",
     "observe",
+    "outputs_of",
     "performance",
-    "polyline",
-    "projected_flow",
-    "recovery_error",
-    "retract",
-    "sharpness",
     "singular_values",
+    "site_firings",
     "spectral_density",
-    "sum_network",
     "tensor_statistics",
     "top_eigenvalues",
+    "total_count",
     "trainable_parameters",
+    "weights_in_use",
 ]

@@ -1,4 +1,4 @@
-"""Numbers of at least single precision, whatever the network computes in."""
+"""At least single precision, whatever precision a network computes in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,42 @@ from torch import Tensor, nn
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Half-precision floating-point values (float16, bfloat16) as float32, all others as they are."""
+    """Convert half-precision values (float16, bfloat16) to float32; return all others as they are.
+
+    Example:
+        >>> at_least_single(torch.zeros(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return values.float() if values.dtype.is_floating_point and values.dtype.itemsize < 4 else values
+
+
+def in_double(values: Tensor) -> Tensor:
+    """Return a tensor in double precision, detached; a complex one stays complex.
+
+    Example:
+        >>> in_double(torch.ones(1, dtype=torch.complex64)).dtype
+        torch.complex128
+    """
+    return values.detach().to(torch.complex128 if values.is_complex() else torch.float64)
+
+
+def as_real(rows: Tensor) -> Tensor:
+    """Return rows (n, …) as real matrix (n, k); a complex number is two columns, its real and imaginary part.
+
+    Example:
+        >>> as_real(torch.tensor([[1.0 + 2.0j]]))
+        tensor([[1., 2.]])
+    """
+    return (torch.view_as_real(rows.resolve_conj()) if rows.is_complex() else rows).flatten(1)
 
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Turns autocast off, and makes new tensors at least float32 where the default type is a half-precision one."""
+    """Turn autocast off, and make new tensors float32 if the default type is a half-precision one.
+
+    Args:
+        device_type: Type of the device whose autocast is turned off, such as ``cpu``.
+    """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.promote_types(default, torch.float32))
     try:
@@ -26,16 +55,21 @@ def full_precision(device_type: str) -> Iterator[None]:
 
 @contextmanager
 def single_precision_weights(model: nn.Module) -> Iterator[None]:
-    """Puts float32 copies in the place of half-precision parameters and buffers; on exit the very same are back.
+    """Replace half-precision parameters and buffers by float32 copies; on exit, put the same tensors back.
 
-    The model's function is the same one, in finer arithmetic. A tensor that is shared stays shared.
+    The model computes the same function in finer arithmetic. A tensor that is shared by modules stays shared.
+
+    Args:
+        model: Any module.
     """
     copies: dict[Tensor, Tensor] = {}
     originals: list[tuple[nn.Module, str, Tensor]] = []
     try:
         for module in model.modules():
-            for name, value in [*module._parameters.items(), *module._buffers.items()]:
-                if value is None or at_least_single(value) is value:
+            parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+            buffers = module.named_buffers(recurse=False, remove_duplicate=False)
+            for name, value in [*parameters, *buffers]:
+                if at_least_single(value) is value:
                     continue
                 if value not in copies:
                     copies[value] = _single(value)

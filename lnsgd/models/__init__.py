@@ -1,4 +1,4 @@
-"""Plain ``nn.Module`` networks: no Lightning, no noise, no replicas."""
+"""Networks, as plain modules of PyTorch without Lightning, noise or replicas."""
 
 from lnsgd.models.activations import CubicPlusLinear
 from lnsgd.models.init import (

@@ -1,4 +1,4 @@
-"""Activations that torch does not have."""
+"""Activations that PyTorch does not have."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class CubicPlusLinear(nn.Module):
-    """φ(z) = z³ + νz, the activation of the sharpness-minimization paper.
+    """The activation φ(z) = z³ + νz (Gatmiry et al., 2024).
 
     Args:
         nu: Coefficient ν ≥ 0 of the linear part; ν = 0 is the pure cube.
@@ -23,19 +23,19 @@ class CubicPlusLinear(nn.Module):
         self.nu = nu
 
     def forward(self, z: Tensor) -> Tensor:
-        """φ(z), elementwise."""
+        """Compute φ(z) elementwise."""
         return z * (z.square() + self.nu)
 
     def derivative(self, z: Tensor) -> Tensor:
-        """φ′(z) = 3z² + ν, elementwise."""
+        """Compute φ′(z) = 3z² + ν elementwise."""
         return 3 * z.square() + self.nu
 
     def second_derivative(self, z: Tensor) -> Tensor:
-        """φ″(z) = 6z, elementwise."""
+        """Compute φ″(z) = 6z elementwise."""
         return 6 * z
 
     def inverse(self, values: Tensor) -> Tensor:
-        """φ⁻¹, elementwise: the one real root of z³ + νz = value, by the hyperbolic form of Cardano's formula.
+        """Compute φ⁻¹ elementwise: the real root of z³ + νz = value, by the hyperbolic form of Cardano's formula.
 
         Example:
             >>> CubicPlusLinear(nu=2.0).inverse(torch.tensor([-3.0, 0.0, 12.0]))
@@ -47,5 +47,5 @@ class CubicPlusLinear(nn.Module):
         return 2 * scale * torch.sinh(torch.asinh(values / (2 * scale**3)) / 3)
 
     def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
+        """Return the arguments that ``print(module)`` shows."""
         return f"nu={self.nu}"

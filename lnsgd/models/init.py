@@ -1,7 +1,7 @@
-"""Initializations of a linear layer, each named and documented.
+"""Initializations of a linear layer.
 
-An initializer fills weight (out, in) and bias (out,) of one layer in place. All draw from the
-generator they are given, or from torch's global one (see `lnsgd.rng.forked`) where it is ``None``.
+An initializer fills weight (out, in) and bias (out,) of one layer in place. It draws from the generator that it is
+given, or from torch's global generator (see `lnsgd.rng.forked`) if it is given ``None``.
 """
 
 from abc import ABC, abstractmethod
@@ -16,40 +16,40 @@ class Initializer(ABC):
 
     @abstractmethod
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place."""
+        """Fill the layer's weight and bias in place."""
 
 
 class TorchDefault(Initializer):
-    """PyTorch's default: weight and bias both U[−1/√fan_in, 1/√fan_in]."""
+    """PyTorch's default: weight and bias are U[−1/√fan_in, 1/√fan_in]."""
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place."""
+        """Fill the layer's weight and bias in place."""
         Uniform(1 / sqrt(layer.in_features), biases=True)(layer, generator)
 
 
 class XavierNormal(Initializer):
-    """Glorot and Bengio: weight N(0, 2/(fan_in + fan_out)), bias 0 (Nagarajan and Kolter's choice)."""
+    """Weight N(0, 2/(fan_in + fan_out)), bias 0 (Glorot and Bengio; used by Nagarajan and Kolter)."""
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place."""
+        """Fill the layer's weight and bias in place."""
         nn.init.xavier_normal_(layer.weight, generator=generator)
         _zero_bias(layer)
 
 
 class HeNormal(Initializer):
-    """He et al.: weight N(0, 2/fan_in), bias 0."""
+    """Weight N(0, 2/fan_in), bias 0 (He et al.)."""
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place."""
+        """Fill the layer's weight and bias in place."""
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
         _zero_bias(layer)
 
 
 class Uniform(Initializer):
-    """Weight U[−bound, bound]; bias 0, or from the same interval.
+    """Weight U[−bound, bound]; bias 0, or from that interval too.
 
     Args:
-        bound: Half-width of the interval. √3 gives unit variance (Cornacchia et al.'s default).
+        bound: Half-width of the interval; √3 gives unit variance (the default of Cornacchia et al.).
         biases: Whether biases are drawn too.
 
     Raises:
@@ -63,7 +63,7 @@ class Uniform(Initializer):
         self.biases = biases
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place."""
+        """Fill the layer's weight and bias in place."""
         nn.init.uniform_(layer.weight, -self.bound, self.bound, generator=generator)
         if layer.bias is None:
             return
@@ -74,7 +74,7 @@ class Uniform(Initializer):
 
 
 class Normal(Initializer):
-    """Weight N(0, std²); bias 0, or from the same distribution.
+    """Weight N(0, std²); bias 0, or from that distribution too.
 
     Args:
         std: Standard deviation.
@@ -91,7 +91,7 @@ class Normal(Initializer):
         self.biases = biases
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place."""
+        """Fill the layer's weight and bias in place."""
         nn.init.normal_(layer.weight, std=self.std, generator=generator)
         if layer.bias is None:
             return
@@ -102,17 +102,17 @@ class Normal(Initializer):
 
 
 class Constant(Initializer):
-    """All weights the same number, bias 0; for an output layer that stays fixed (Gatmiry et al.: ones).
+    """Sets all weights to one value and biases to 0; for an output layer that stays fixed (ones in Gatmiry et al.).
 
     Args:
-        value: The number.
+        value: Value of all weights.
     """
 
     def __init__(self, value: float) -> None:
         self.value = value
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place. Draws nothing."""
+        """Fill the layer's weight and bias in place. Draws nothing."""
         nn.init.constant_(layer.weight, self.value)
         _zero_bias(layer)
 
@@ -121,7 +121,7 @@ class AlternatingSigns(Initializer):
     """Weights +1, −1, +1, … along the inputs, bias 0; for an output layer that stays fixed (Cornacchia et al.)."""
 
     def __call__(self, layer: nn.Linear, generator: torch.Generator | None = None) -> None:
-        """Fills the layer's weight and bias in place. Draws nothing."""
+        """Fill the layer's weight and bias in place. Draws nothing."""
         signs = 1 - 2 * (torch.arange(layer.in_features) % 2)
         with torch.no_grad():
             layer.weight.copy_(signs.to(layer.weight).expand_as(layer.weight))

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from lnsgd.models.activations import CubicPlusLinear
 from lnsgd.models.init import Initializer, TorchDefault
 
-ActivationName = Literal["relu", "tanh", "logistic", "cubic"]
+ActivationName = Literal["relu", "leaky_relu", "tanh", "logistic", "cubic"]
 
 _ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
     "relu": lambda nu: nn.ReLU(),
+    "leaky_relu": lambda nu: nn.LeakyReLU(),
     "tanh": lambda nu: nn.Tanh(),
     "logistic": lambda nu: nn.Sigmoid(),
     "cubic": CubicPlusLinear,
@@ -21,7 +22,7 @@ _ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Fully connected network: linear layers with an activation after each but the last.
+    """A fully connected network: linear layers with an activation after each except the last.
 
     Linear layers are ``layers.0``, ``layers.1``, …; every activation site is a module of its own,
     ``activations.0``, ``activations.1``, …, whose input is the pre-activation of that layer.
@@ -29,18 +30,24 @@ class MLP(nn.Module):
     Args:
         widths: Units per layer, input and output included: ``[784, 600, 10]`` has 600 hidden units.
         bias: Whether layers have biases.
-        activation: ``relu``, ``tanh``, ``logistic`` (the sigmoid 1/(1+e⁻ᶻ)) or ``cubic`` (z³ + νz).
-        nu: Coefficient ν of the cubic activation; without effect on the others.
-        init: Initializer of every layer, or a list with one per layer; by default `TorchDefault`.
-        train_layers: Indices of the linear layers that are trained (negative ones count from the
-            last); the others keep their initial weights. By default all are trained.
+        activation: ``relu``, ``leaky_relu`` (slope 0.01 below zero), ``tanh``, ``logistic`` (the sigmoid 1/(1+e⁻ᶻ)) or
+            ``cubic`` (z³ + νz).
+        nu: Coefficient ν of the cubic activation; it has no effect on the others.
+        init: Initializer of every layer, or a list with one initializer per layer; by default `TorchDefault`.
+        train_layers: Indices of the linear layers that are trained (negative indices count from the last); the other
+            layers keep their initial weights. By default all layers are trained.
         skip: Whether inputs also reach the outputs directly, by a linear map ``skip`` without bias that starts at zero.
-            It belongs to the last layer: both are trained or neither (Blanc et al.'s "linear and constant unit" are
-            this map and the last layer's bias).
+            It belongs to the last layer: both are trained, or neither is (the "linear and constant unit" of Blanc et
+            al. is this map and the last layer's bias).
 
     Raises:
-        ValueError: fewer than two widths, a width below 1, an unknown activation, a list of
-            initializers of the wrong length, or an index of a layer that does not exist.
+        ValueError: fewer than two widths, a width below 1, an unknown activation, a list of initializers of the wrong
+            length, or an index of a layer that does not exist.
+
+    Example:
+        >>> net = MLP([784, 600, 10])
+        >>> net(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -75,10 +82,10 @@ class MLP(nn.Module):
         self._freeze_all_but(train_layers)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws all weights anew, layer by layer from the input on; those of ``skip`` become zero.
+        """Draw all weights anew, layer by layer from the input on; the weights of ``skip`` become zero.
 
         Args:
-            generator: Source of randomness; torch's global generator where it is ``None``.
+            generator: Source of randomness; by default torch's global generator.
         """
         for layer, initialize in zip(self.layers, self._initializers):
             assert isinstance(layer, nn.Linear)
@@ -102,7 +109,7 @@ class MLP(nn.Module):
             self.skip.requires_grad_(depth - 1 in trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (B, C) of inputs (B, …), which are flattened.
+        """Compute outputs (B, C) of inputs (B, …), which are flattened.
 
         Raises:
             ValueError: inputs of another size than the first width.

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 
 class PaddedShortcut(nn.Module):
-    """Shortcut without parameters into a smaller and wider map (option A of He et al. 2016, §3.3 and §4.2).
+    """A shortcut without parameters to a smaller and wider map (He et al., 2016, option A of sections 3.3 and 4.2).
 
-    Keeps every ``stride``-th row and column, from the first on, and appends channels of zeros.
-    He et al. do not say where; here half of them go before the old channels and half behind, as in Idelbayev's
-    script (of an odd number the extra one behind).
+    It keeps every ``stride``-th row and column, from the first on, and adds channels of zeros. He et al. do not say
+    where; here half of them go before the old channels and half behind, as in Idelbayev's script (if their number is
+    odd, the extra one goes behind).
 
     Args:
         new_channels: Number of channels that are added.
-        stride: See above.
+        stride: Distance of the rows and of the columns that are kept.
     """
 
     def __init__(self, new_channels: int, stride: int) -> None:
@@ -26,11 +26,11 @@ class PaddedShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, C + new_channels, ⌈H/stride⌉, ⌈W/stride⌉) from (B, C, H, W)."""
+        """Map shape (B, C, H, W) to (B, C + new_channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.behind))
 
     def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
+        """Return the arguments that ``print(module)`` shows."""
         return f"new_channels={self.before + self.behind}, stride={self.stride}"
 
 
@@ -55,13 +55,13 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, channels, ⌈H/stride⌉, ⌈W/stride⌉) from (B, in_channels, H, W)."""
+        """Map shape (B, in_channels, H, W) to (B, channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
         inner = self.relu1(self.bn1(self.conv1(x)))
         return self.relu2(self.bn2(self.conv2(inner)) + self.shortcut(x))
 
 
 class CIFARResNet(nn.Module):
-    """Base of the ResNets for CIFAR (He et al. 2016, "Deep Residual Learning for Image Recognition", §4.2).
+    """Base of the ResNets for CIFAR (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2).
 
     A 3 × 3 convolution, three stages ``layer1``, ``layer2``, ``layer3`` of ``blocks`` residual blocks each, the mean
     over all pixels, and a linear layer ``linear``: 6 · blocks + 2 layers. The stages have ``width``, 2 · ``width``
@@ -102,14 +102,14 @@ class CIFARResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(self.blocks - 1)))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws all weights anew, layer by layer from the input on, as Idelbayev's script does.
+        """Draw all weights anew, layer by layer from the input on, as Idelbayev's script does.
 
-        Weights of convolutions and of the linear layer are N(0, 2/fan_in), fan_in being input channels × 9, or
-        inputs; the linear layer's bias is U[−1/√fan_in, 1/√fan_in], PyTorch's default; batch normalization starts
-        with scale 1, shift 0 and fresh running statistics.
+        Weights of convolutions and of the linear layer are N(0, 2/fan_in), where fan_in is 9 × the input channels or
+        the number of inputs. The linear layer's bias is U[−1/√fan_in, 1/√fan_in], PyTorch's default. Batch
+        normalization starts with scale 1, shift 0 and new running statistics.
 
         Args:
-            generator: Source of randomness; torch's global generator where it is ``None``.
+            generator: Source of randomness; by default torch's global generator.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -120,10 +120,10 @@ class CIFARResNet(nn.Module):
         nn.init.uniform_(self.linear.bias, -bound, bound, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (B, C) of images (B, channels, H, W).
+        """Compute outputs (B, C) of images (B, channels, H, W).
 
         Raises:
-            ValueError: inputs that are no images of that many channels.
+            ValueError: inputs that are not images with that many channels.
         """
         if x.dim() != 4 or x.shape[1] != self.conv1.in_channels:
             raise ValueError(

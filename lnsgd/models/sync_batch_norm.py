@@ -1,4 +1,4 @@
-"""Batch normalization over the batch of all processes, on CPUs too."""
+"""Batch normalization over the batch of all processes, on CPUs as well."""
 
 from typing import Any
 
@@ -7,35 +7,38 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from lnsgd import compat
+
+_BatchNorm: Any = compat.batch_norm_base()
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Base of the layers that normalize by mean and variance of the global batch (Ioffe and Szegedy 2015, Alg. 1).
+    """Base of the layers that normalize by mean and variance of the global batch (Ioffe and Szegedy, 2015, Alg. 1).
 
     In training y = w · (x − μ) / √(σ² + ε) + b, with mean μ and biased variance σ² of each channel over the examples
-    and places of all processes together, whatever their shares; a share may be empty. Running statistics take μ and
-    the unbiased variance, as `torch.nn.BatchNorm2d` does of a batch in one process. The gradient by x is that
-    through μ and σ² of all processes; those by w and b are this process's part of the sum.
+    and positions of all processes together, whatever their shares; a share may be empty. Running statistics take μ and
+    the unbiased variance, as `torch.nn.BatchNorm2d` does with a batch in one process. The gradient by x includes that
+    through μ and σ² of all processes; the gradients by w and b are this process's part of the sum.
 
-    In training every process of the default group has to call the layer, backward as well. In eval mode, and where
-    there is one process, this is the plain layer: nothing is communicated.
+    In training every process of the default group must call the layer, forward and backward. In eval mode, and in a
+    single process, this is the plain layer, and nothing is communicated.
 
-    `torch.nn.SyncBatchNorm` does the same on GPUs and refuses tensors of the CPU. The gradient cannot be
-    differentiated again in training, as there.
+    `torch.nn.SyncBatchNorm` does this on GPUs and refuses tensors of the CPU. In both, the gradient cannot be
+    differentiated again in training.
 
-    Made from plain layers in place by `synchronize_batch_norm`; names in the state dict are those of the plain layer.
+    `synchronize_batch_norm` makes these layers from plain layers; the names in the state dict do not change.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Shape of the input, (B, channels, …).
+        """Normalize the input, shape (B, channels, …).
 
         Raises:
             ValueError: wrong shape, or in training fewer than two values per channel in the global batch.
         """
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
-        self._check_input_dim(input)
+        compat.check_batch_norm_input(self, input)
         mean, var, count = _global_statistics(input.detach())
         if count < 2:
             raise ValueError(f"expected more than 1 value per channel when training, all processes got {count}")
@@ -75,9 +78,12 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {synchronized: plain for plain,
 
 
 def synchronize_batch_norm(model: nn.Module) -> None:
-    """Lets all batch normalization layers of a model normalize over the batch of all processes, in place.
+    """Make all batch normalization layers of a model normalize over the batch of all processes, in place.
 
-    Layers stay the objects that they are, only their class changes: parameters, buffers, hooks, names and mode stay.
+    Only the class of the layers changes: parameters, buffers, hooks, names and mode stay as they are.
+
+    Args:
+        model: Any module.
 
     Raises:
         ValueError: a layer is of another class of batch normalization; then nothing is changed.
@@ -93,18 +99,18 @@ def synchronize_batch_norm(model: nn.Module) -> None:
 
 
 def plain_batch_norm(model: nn.Module) -> None:
-    """Undoes `synchronize_batch_norm`, in place."""
+    """Undo `synchronize_batch_norm`, in place."""
     for module in model.modules():
         module.__class__ = _PLAIN.get(type(module), type(module))
 
 
 @torch.no_grad()
 def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and biased variance of each channel over all processes, (channels,) in float64, and the number of values.
+    """Compute mean and biased variance of each channel over all processes, float64, and the number of values.
 
-    Each process takes them of its own share, around its own mean, and these are merged (Chan et al. 1979):
-    μ = Σ nₖμₖ / n and σ² = Σ nₖ(σₖ² + (μₖ − μ)²) / n. Unlike the difference E[x²] − μ² this loses nothing where the
-    mean is large. All processes add in the same order, and so get the same bits.
+    Each process computes them for its own share, around its own mean, and they are merged (Chan et al., 1979):
+    μ = Σ nₖμₖ / n and σ² = Σ nₖ(σₖ² + (μₖ − μ)²) / n. Unlike the difference E[x²] − μ² this does not lose digits if the
+    mean is large. All processes add in the same order, so that they get the same bits.
     """
     channels = x.shape[1]
     mine = x.new_zeros(1 + 2 * channels, dtype=torch.float64)
@@ -123,7 +129,7 @@ def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 class _Normalization(torch.autograd.Function):
-    """y = w · x̂ + b with x̂ = (x − μ) / √(σ² + ε), differentiated through the μ and σ² of all processes.
+    """The function y = w · x̂ + b, x̂ = (x − μ) / √(σ² + ε), differentiated through μ and σ² of all processes.
 
     ∂L/∂x = w / √(σ² + ε) · (dy − Σdy / n − x̂ · Σ(dy · x̂) / n), both sums over the n values of a channel on all
     processes.

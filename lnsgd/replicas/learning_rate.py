@@ -1,4 +1,4 @@
-"""Learning rates of many steps at once, from an optimizer and a schedule of torch."""
+"""Which optimizers and schedules replicas can have, and the learning rates of many steps at once."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, StepLR
 
 
 def check_plain_sgd(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Settings of an SGD optimizer, ``lr`` and ``momentum`` among them.
+    """Return the settings of an optimizer, ``lr`` and ``momentum`` among them.
 
     Args:
-        optimizer: That of the module that is replicated.
+        optimizer: The optimizer of the template.
 
     Raises:
-        ValueError: anything but SGD, with or without momentum, the same for all parameters.
+        ValueError: an optimizer other than SGD, with or without momentum, with the same settings for all parameters.
     """
     if type(optimizer) is not SGD:
         raise ValueError(f"replicas are trained by torch.optim.SGD, not by {type(optimizer).__name__}")
@@ -31,7 +31,7 @@ def check_plain_sgd(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 class LearningRate:
     """Learning rate after each number of scheduler steps: constant, or multiplied by γ at milestones.
 
-    Computed as torch's schedulers do, one multiplication after another, so that it has the same bits.
+    It is computed as by torch's schedulers, one multiplication after another, so that it has the same bits.
 
     Args:
         scheduler: ``None`` for a constant rate, `torch.optim.lr_scheduler.StepLR` (with γ = ½ it is
@@ -55,19 +55,19 @@ class LearningRate:
             raise ValueError(f"replicas take the schedules StepLR and MultiStepLR, not {type(scheduler).__name__}")
 
     def _drops(self, start: int, stop: int) -> list[tuple[int, float]]:
-        """Times from ``start`` to ``stop − 1`` at which the rate is multiplied, and by what."""
+        """Return the times from ``start`` to ``stop − 1`` at which the rate is multiplied, each with the factor."""
         if self.period:
             first = max(-(-start // self.period), 1) * self.period
             return [(time, self.gamma) for time in range(first, stop, self.period)]
         return [(time, factor) for time, factor in self.milestones.items() if start <= time < stop]
 
     def __call__(self, base: float, start: int, stop: int) -> Tensor:
-        """Rates at the times ``start`` to ``stop − 1``, float64.
+        """Return the rates at the times ``start`` to ``stop − 1``, float64.
 
         Args:
             base: The rate at time 0.
             start: First time, in scheduler steps.
-            stop: After the last.
+            stop: The time after the last one.
         """
         rate = base
         for _, factor in self._drops(0, start + 1):

@@ -1,6 +1,6 @@
-"""Reports: claims, pictures, sweeps, runs and analyses on one HTML page that needs nothing but itself."""
+"""Reports: figures, sweeps, runs and analyses on one HTML page that loads nothing."""
 
-from lnsgd.report.find import read_folders
-from lnsgd.report.page import render
+import lazy_loader
 
-__all__ = ["read_folders", "render"]
+# ``__init__.pyi`` names what the room offers; it is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

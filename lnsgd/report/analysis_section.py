@@ -1,4 +1,4 @@
-"""What ``lnsgd analyze`` has written as a section: measures of checkpoints, or two networks against each other."""
+"""The section of an analysis: measures of checkpoints, or two networks compared."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,40 +7,51 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lnsgd.messages import counted
-from lnsgd.report.comparison_tables import comparison_tables, is_comparison
+from lnsgd.console.messages import counted
+from lnsgd.records.analyses import (
+    CHECKPOINT,
+    DIFFERENCES,
+    PATH,
+    POSITION,
+    SEED,
+    SIMILARITY,
+    analysis_table,
+    measured_in,
+    named_differences,
+    over_pairs,
+    read_analysis_table,
+)
+from lnsgd.records.measures import EPOCH, MEASURE, QUANTITY, REPLICA, SPLIT, STDERR, STEP, VALUE, with_weights_in_names
 from lnsgd.report.content import Plots, Section, Table
-from lnsgd.report.ended import facts, read_ended
+from lnsgd.report.facts import facts_in
 from lnsgd.report.plot import plots
-from lnsgd.report.reading import read_parquet, read_picture
+from lnsgd.report.reading import read_picture
 from lnsgd.report.tables import table_of
 from lnsgd.report.trajectories import Curve, Trajectory, shown_labels, trajectories
 
-COLUMNS = ("checkpoint", "step", "epoch", "replica", "split", "measure", "layer", "value", "stderr")
-
 
 def is_analysis(folder: Path) -> bool:
-    """Whether ``lnsgd analyze``, also with ``--compare``, has come to its end here."""
-    return _table(folder).is_file() or is_comparison(folder)
+    """Whether ``lnsgd analyze``, with or without ``--compare``, has written its tables here."""
+    return _table(folder).is_file() or _is_comparison(folder)
 
 
 def analyses_in(folder: Path) -> list[Path]:
-    """The analyses in the folder of a run: in itself, or in folders in it."""
+    """Return the folders of analyses in the folder of a run: the folder itself, or folders in it."""
     within = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [path for path in (folder, *within) if is_analysis(path)]
 
 
 def read_analysis(folder: Path) -> Section:
-    """The section of an analysis or a comparison, or of both in one folder.
+    """Return the section of an analysis or a comparison, or of both in one folder.
 
     Raises:
         ValueError: a file is damaged.
     """
     name, path = folder.resolve().name, _table(folder)
-    measured = _read(path) if path.exists() else pd.DataFrame(columns=[*COLUMNS, "run", "file"])
+    measured = _read(path) if path.exists() else analysis_table([]).assign(run="", file="")
     runs = list(dict.fromkeys(measured["run"]))
-    networks = len(measured[["checkpoint", "replica"]].drop_duplicates())
-    compared = comparison_tables(folder) if is_comparison(folder) else []
+    networks = len(measured[[CHECKPOINT, REPLICA]].drop_duplicates())
+    compared = _comparison(folder) if _is_comparison(folder) else []
     said = [f"{counted(networks, 'network')}, {counted(len(measured), 'number')}"] if runs else []
     return Section(
         kind="analysis" if runs else "comparison",
@@ -48,15 +59,11 @@ def read_analysis(folder: Path) -> Section:
         path=str(folder),
         lead=f"Checkpoints of {', '.join(runs)}." if runs else "",
         state="; ".join([*said, *(["A against B"] if compared else [])]),
-        facts=[fact for name in ("analysis", "comparison") for fact in _ended(folder / f"{name}.json")],
+        facts=[fact for name in ("analysis", "comparison") for fact in facts_in(folder / f"{name}.json")],
         tables=[*_measures(measured), *compared],
         plots=_plots(measured),
         pictures=[read_picture(file, f"{file.stem} of {name}") for file in sorted(folder.glob("[!.]*.png"))],
     )
-
-
-def _ended(path: Path) -> list[tuple[str, str]]:
-    return facts(read_ended(path), path)
 
 
 def _table(folder: Path) -> Path:
@@ -64,61 +71,59 @@ def _table(folder: Path) -> Path:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """The table, with of which run each row is (or in which folder the file lies), and the file's name."""
-    table = read_parquet(path, COLUMNS)
-    folders = {text: _home(Path(text)) for text in table["checkpoint"].unique()}
+    """Read the table; each row also gets the run of its file (or the folder), and the name of the file."""
+    table = with_weights_in_names(read_analysis_table(path))
+    folders = {text: _home(Path(text)) for text in table[CHECKPOINT].unique()}
     names = Counter(folder.name for folder in set(folders.values()))
     runs = {text: folder.name if names[folder.name] == 1 else str(folder) for text, folder in folders.items()}
-    files = table["checkpoint"].map(lambda text: Path(text).name)
-    return table.assign(run=table["checkpoint"].map(runs), file=files)
+    files = table[CHECKPOINT].map(lambda text: Path(text).name)
+    return table.assign(run=table[CHECKPOINT].map(runs), file=files)
 
 
 def _home(file: Path) -> Path:
-    """The folder of a run, or of a file that belongs to none."""
+    """Return the folder of a file's run, or the file's own folder if it does not belong to a run."""
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
 def _measures(measured: pd.DataFrame) -> list[Table]:
-    """Each run's last checkpoint, and where there are others all of them: what is final comes first."""
+    """Return a table of the last checkpoint of each run and, if there are others, one of all checkpoints."""
     if measured.empty:
         return []
     rows = _over_replicas(measured)
-    last = rows["step"].isna() | (rows["step"] == rows.groupby("run")["step"].transform("max"))
+    last = rows[STEP].isna() | (rows[STEP] == rows.groupby("run")[STEP].transform("max"))
     kind = "mean ± standard deviation over replicas" if "mean ± std" in rows else "value ± standard error"
     if last.all():
-        return [table_of(rows, f"Measures: {kind}", keep=["measure"])]
+        return [table_of(rows, f"Measures: {kind}", keep=[MEASURE])]
     return [
-        table_of(rows[last], f"Last checkpoint: {kind}", keep=["measure"]),
-        table_of(rows, f"Every checkpoint: {kind}", keep=["measure", "step"]),
+        table_of(rows[last], f"Last checkpoint: {kind}", keep=[MEASURE]),
+        table_of(rows, f"Every checkpoint: {kind}", keep=[MEASURE, STEP]),
     ]
 
 
 def _over_replicas(measured: pd.DataFrame) -> pd.DataFrame:
-    """A row for each number of a checkpoint: of a single network with its error, else a mean over replicas."""
-    keys = ["measure", "split", "layer", "run", "file", "step", "epoch"]
-    found = measured.groupby([*keys, "checkpoint"], sort=False, dropna=False)
-    rows = found.agg(
-        value=("value", "mean"), std=("value", "std"), stderr=("stderr", "mean"), n=("value", "count")
-    ).reset_index()
-    rows = rows.drop(columns="checkpoint")
-    if measured["replica"].nunique() > 1:
+    """Return a row for each number of a checkpoint: with its standard error, or as a mean over replicas."""
+    keys = [*QUANTITY, "run", "file", STEP, EPOCH]
+    found = measured.groupby([*keys, CHECKPOINT], sort=False, dropna=False)
+    rows = found.agg(value=(VALUE, "mean"), std=(VALUE, "std"), error=(STDERR, "mean"), n=(VALUE, "count"))
+    rows = rows.reset_index().drop(columns=CHECKPOINT)
+    if measured[REPLICA].nunique() > 1:
         return rows.rename(
-            columns={"value": "mean ± std", "std": "mean ± std/stderr", "stderr": "stderr of one replica"}
+            columns={"value": "mean ± std", "std": "mean ± std/stderr", "error": "stderr of one replica"}
         )
-    return rows.drop(columns=["std", "n"]).rename(columns={"stderr": "value/stderr"})
+    return rows.drop(columns=["std", "n"]).rename(columns={"error": "value/stderr"})
 
 
 def _plots(measured: pd.DataFrame) -> list[Plots]:
-    """Curves over the checkpoints of runs of which several were measured."""
-    rows = measured[measured["step"].notna()]
-    rows = rows[rows.groupby("run")["step"].transform("nunique") > 1]
+    """Return curves over the checkpoints of runs of which more than one was measured."""
+    rows = measured[measured[STEP].notna()]
+    rows = rows[rows.groupby("run")[STEP].transform("nunique") > 1]
     if rows.empty:
         return []
-    rows = rows.assign(unit=rows.groupby(["run", "replica"], sort=False).ngroup(), step=rows["step"].astype("int64"))
+    units = rows.groupby(["run", REPLICA], sort=False).ngroup()
+    rows = rows.astype({STEP: "int64"})
     labels = list(dict.fromkeys(rows["run"]))
-    groups: dict[object, str] = dict(zip(rows["unit"], rows["run"] if len(labels) > 1 else [""] * len(rows)))
-    values = trajectories(rows, groups)
-    errors = trajectories(rows.assign(value=rows["stderr"]), groups)
+    groups: dict[object, str] = dict(zip(units, rows["run"] if len(labels) > 1 else [""] * len(rows)))
+    values, errors = (trajectories(rows, units, groups, column) for column in (VALUE, STDERR))
     alone = {label for label in groups.values() if list(groups.values()).count(label) == 1}
     found = [_with_errors(value, error, alone) for value, error in zip(values, errors)]
     kind = "value with standard error" if len(alone) == len(labels) else "mean and standard deviation over replicas"
@@ -129,7 +134,7 @@ def _plots(measured: pd.DataFrame) -> list[Plots]:
 
 
 def _with_errors(values: Trajectory, errors: Trajectory, alone: set[str]) -> Trajectory:
-    """Curves of single networks with standard errors in place of a spread that they do not have."""
+    """Give curves of single networks standard errors instead of a spread, which they do not have."""
     curves: Sequence[Curve] = [
         Curve(curve.label, curve.steps, curve.mean, _band(error.mean) if curve.label in alone else curve.std)
         for curve, error in zip(values.curves, errors.curves)
@@ -138,5 +143,44 @@ def _with_errors(values: Trajectory, errors: Trajectory, alone: set[str]) -> Tra
 
 
 def _band(errors: np.ndarray) -> np.ndarray:
-    """Errors along a curve: 0 where a number happens to be exact, unless all are."""
+    """Return the errors along a curve: 0 where a number is exact, unless all numbers are exact."""
     return errors if np.isnan(errors).all() else np.nan_to_num(errors)
+
+
+def _is_comparison(folder: Path) -> bool:
+    """Whether ``lnsgd analyze --compare`` has written its tables here."""
+    return (folder / "differences.parquet").is_file()
+
+
+def _comparison(folder: Path) -> list[Table]:
+    """Return tables of differences, of similarity, and of the line between A and B, as means over pairs.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    made = (
+        _differences(read_analysis_table(folder / "differences.parquet", DIFFERENCES)),
+        _similarity(read_analysis_table(folder / "similarity.parquet", SIMILARITY)),
+        _line(read_analysis_table(folder / "path.parquet", PATH)),
+    )
+    return [table for table in made if table.rows]
+
+
+def _differences(rows: pd.DataFrame) -> Table:
+    headings = named_differences(rows)
+    return table_of(headings, "Differences ± standard error", keep=[MEASURE, "A", "B", "B − A"])
+
+
+def _similarity(rows: pd.DataFrame) -> Table:
+    several = rows[SEED].nunique() > 1
+    title = "How alike: mean ± standard deviation over pairs" if several else "How alike"
+    return table_of(over_pairs(rows), title, keep=[MEASURE, VALUE])
+
+
+def _line(rows: pd.DataFrame) -> Table:
+    measured = measured_in(rows)
+    found = rows.sort_values(SPLIT, kind="stable").groupby([SPLIT, POSITION], sort=False)[measured]
+    means, spreads = found.mean(), found.std().rename(columns={name: f"{name}/stderr" for name in measured})
+    several = rows[SEED].nunique() > 1
+    title = "On the line from A (t = 0) to B (t = 1)" + (": mean ± standard deviation over pairs" if several else "")
+    return table_of(means.join(spreads).reset_index(), title, keep=[POSITION, *measured])

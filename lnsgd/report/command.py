@@ -1,45 +1,32 @@
-"""``lnsgd report``: folders as one HTML page."""
+"""The command ``lnsgd report``: show folders on one HTML page."""
 
-from datetime import datetime, timezone
-from pathlib import Path
+import base64
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from lnsgd.loggers.wandb import check_project, send_results
-from lnsgd.messages import CommandParser, counted
+import pandas as pd
+
+from lnsgd.console.messages import counted
+from lnsgd.loggers.wandb import Results, send_results
+from lnsgd.records.claims import claims_frame
+from lnsgd.report.content import Section
 from lnsgd.report.find import read_folders
 from lnsgd.report.page import render
-from lnsgd.report.tracked import results_of
-from lnsgd.writing import check_writable, whole_file
+from lnsgd.runs.writing import whole_file
 
 
-def report(args: list[str]) -> None:
-    """Writes the page and says where it is and how large.
+def report(options: Namespace) -> None:
+    """Write the page and print where it is and how large it is.
+
+    Args:
+        options: Options of the command, `lnsgd.report.options.parse`.
 
     Raises:
-        ValueError: a folder holds nothing to report, a file is missing or damaged, the page cannot be written there, or
-            W&B takes no such project.
+        ValueError: a folder holds nothing to report, a file is missing or damaged, or the page cannot be written.
     """
-    parser = CommandParser(
-        "lnsgd report", description="Claims, pictures, sweeps and runs on one HTML page that loads nothing."
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="figures, sweeps, runs, or folders that hold some of these"
-    )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
-    parser.add_argument(
-        "--wandb",
-        nargs="?",
-        const="lnsgd",
-        metavar="PROJECT",
-        help="send page, pictures and claims to Weights & Biases too, as a run of its own (project: lnsgd)",
-    )
-    options = parser.parse_args(args)
-    if options.wandb is not None:
-        check_project(options.wandb)
-    if options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a folder; give a file, such as {options.out / 'report.html'}")
-    check_writable(options.out.parent)
     sections = read_folders(options.folders)
-    page = render(sections, datetime.now(timezone.utc))
+    page = render(sections, datetime.now(UTC))
     with whole_file(options.out) as part:
         part.write_text(page, encoding="utf-8")
     kinds = [section.kind for section in sections]
@@ -47,4 +34,18 @@ def report(args: list[str]) -> None:
     print(f"Report: {options.out} ({len(page.encode()) / 1e6:.1f} MB; {held})")
     if options.wandb is not None:
         project = {"project": options.wandb, "name": options.out.stem, "job_type": "report"}
-        send_results(results_of(sections, page), options.out.parent, same_run=False, **project)
+        send_results(_results(sections, page), options.out.parent, same_run=False, **project)
+
+
+def _results(sections: Sequence[Section], page: str) -> Results:
+    """Return what W&B gets: the page, the claims of all figures in one table, and the pictures."""
+    found = [(section.name, claims_frame(section.claims)) for section in sections if section.claims]
+    for figure, table in found:
+        table.insert(0, "figure", figure)
+    claims = pd.concat([table for _, table in found], ignore_index=True) if found else None
+    pictures = {
+        f"{section.name}/{picture.name}": base64.b64decode(picture.data.partition(",")[2])
+        for section in sections
+        for picture in section.pictures
+    }
+    return Results({} if claims is None else {"claims": claims}, pictures, {"report": page})

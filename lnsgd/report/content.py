@@ -1,22 +1,22 @@
-"""What a report's page is made of, before it is HTML."""
+"""The parts of a report, before they are HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lnsgd.figures.claims import Claim
+from lnsgd.records.claims import Claim, count_claims
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, embedded.
+    """A picture that is embedded in the page.
 
     Attributes:
-        name: Its file's name.
-        alt: What it shows, for those who do not see it.
-        data: It as a ``data:`` URI.
-        width: In pixels.
-        height: In pixels.
+        name: Name of its file.
+        alt: Description for readers who cannot see it.
+        data: Its content as a ``data:`` URI.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     name: str
@@ -31,20 +31,20 @@ class Column(NamedTuple):
 
     Attributes:
         name: Its full name.
-        numeric: Whether it is sorted as numbers.
+        numeric: Whether its cells are sorted as numbers.
     """
 
     name: str
     numeric: bool
 
 
-class Cell(NamedTuple):
+class Entry(NamedTuple):
     """A cell of a table.
 
     Attributes:
-        text: What is shown; empty where there is nothing.
-        key: The number it is sorted by, where the text does not say it.
-        mark: A status, which is also coloured.
+        text: The text on the page; may be empty.
+        key: The number by which it is sorted, if the text is not that number.
+        mark: A status, which gives the cell its colour.
     """
 
     text: str
@@ -54,19 +54,19 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be sorted by every column.
+    """A table that the reader can sort by every column.
 
     Attributes:
-        title: What its rows are.
+        title: Description of its rows.
         columns: C columns.
         rows: Rows of C cells.
-        same: Name and value of what is the same in all rows, and so is no column.
-        left_out: How many further rows there are, which are too many for a page.
+        same: Names and values that are the same in all rows and therefore are not columns.
+        left_out: Number of further rows that are not on the page.
     """
 
     title: str
     columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Entry]]
     same: Sequence[tuple[str, str]] = ()
     left_out: int = 0
 
@@ -75,10 +75,10 @@ class Line(NamedTuple):
     """A curve in the coordinates of its plot.
 
     Attributes:
-        color: Which color of the palette.
+        color: Number of its color in the palette.
         paths: Points of its unbroken parts, as ``points`` of an SVG polyline takes them.
-        bands: For each part the outline of one standard deviation to both sides; empty without.
-        dots: Centers of parts that are one point only.
+        bands: For each part the outline of one standard deviation to both sides; empty if there is none.
+        dots: Centers of parts that consist of one point.
     """
 
     color: int
@@ -88,7 +88,7 @@ class Line(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A tick of an axis: where, and what it says."""
+    """A tick of an axis: its coordinate and its label."""
 
     at: float
     label: str
@@ -99,12 +99,12 @@ class Plot:
     """A small line plot, in SVG's coordinates.
 
     Attributes:
-        title: What is plotted.
+        title: Name of the number that is plotted.
         says: The plot in words.
         lines: The curves.
-        x_ticks: Of the axis of steps.
-        y_ticks: Of the axis of values.
-        log: Whether values are on a logarithmic axis.
+        x_ticks: Ticks of the axis of steps.
+        y_ticks: Ticks of the axis of values.
+        log: Whether the axis of values is logarithmic.
     """
 
     title: str
@@ -120,11 +120,11 @@ class Plots:
     """Plots with the same curves.
 
     Attributes:
-        title: What they show.
-        legend: What each color is; empty for one curve.
+        title: Description of all plots.
+        legend: Label of each color; empty for one curve.
         whole: Plots of whole networks.
         layers: Plots of layers and tensors.
-        note: What is not shown, if anything.
+        note: A sentence on what is not shown; may be empty.
     """
 
     title: str
@@ -136,7 +136,7 @@ class Plots:
 
 @dataclass(frozen=True)
 class Text:
-    """A text as it stands in a file."""
+    """A text from a file, shown unchanged."""
 
     title: str
     text: str
@@ -144,22 +144,22 @@ class Text:
 
 @dataclass(frozen=True)
 class Section:
-    """A folder on the page: any of these, in this order.
+    """The section of a folder; its parts are shown in this order, and any may be missing.
 
     Attributes:
         kind: ``figure``, ``sweep``, ``run``, ``analysis`` or ``comparison``.
         name: The folder's name.
         path: The folder as it was given.
-        lead: What it shows, in a sentence.
-        state: How far it is, in a few words.
-        facts: Names and values: command, time, hardware, versions.
-        notes: What a reader must know, such as that it is not finished.
+        lead: A sentence on the content.
+        state: Progress or result in a few words.
+        facts: Names and values, such as command, time, hardware and versions.
+        notes: Warnings to the reader, for example that a run is not finished.
         claims: Claims with their verdicts.
         pictures: Pictures.
         tables: Tables.
         plots: Plots.
-        texts: Configs and the like.
-        parts: What it is made of: the arms of a figure, analyses of a run.
+        texts: Configs and other files.
+        parts: Sections of folders that belong to it: the arms of a figure, the analyses of a run.
     """
 
     kind: str
@@ -177,6 +177,6 @@ class Section:
     parts: "Sequence[Section]" = field(default=())
 
     @property
-    def holding(self) -> int:
-        """How many of its claims hold."""
-        return sum(claim.holds for claim in self.claims)
+    def counts(self) -> str:
+        """Number of its claims by kind and verdict, in words."""
+        return count_claims(self.claims)

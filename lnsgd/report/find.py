@@ -1,4 +1,4 @@
-"""Finds what a report can show, in any folders."""
+"""Find the folders that a report can show."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ class Kind(NamedTuple):
 
     Attributes:
         fits: Whether a folder is of this kind.
-        read: Makes the folder's section.
+        read: Return the section of a folder of this kind.
     """
 
     fits: Callable[[Path], bool]
@@ -33,28 +33,29 @@ KINDS: Sequence[Kind] = (
 
 
 def read_folders(folders: Sequence[Path]) -> list[Section]:
-    """The sections of all figures, sweeps, runs and analyses in these folders, in their order; each once.
+    """Return the sections of all figures, sweeps, runs and analyses in some folders, each once.
 
-    A folder of no kind is searched, its subfolders in the order of their names; hidden ones are not. What lies in a
-    folder of a kind belongs to it and is not listed apart.
+    If a folder is not of any kind, its subfolders are searched in the order of their names, except hidden ones. What
+    lies in a folder of a kind belongs to that folder and does not get a section of its own.
 
     Args:
-        folders: Of these kinds, or folders that hold some.
+        folders: Folders of these kinds, or folders that hold some.
 
     Raises:
-        ValueError: a folder does not exist or nothing in it can be shown; a file is missing or damaged.
+        ValueError: a folder does not exist or holds nothing that can be shown; a file is missing or damaged.
     """
     sections, seen = [], set()
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(
-                f"{folder} is no folder; give those of figures, sweeps, runs or analyses, such as docs/results or runs"
+                f"{folder} is not a folder; give folders of figures, sweeps, runs or analyses, such as docs/results "
+                "or runs"
             )
         found = list(_search(folder, set()))
         if not found:
             raise ValueError(
                 f"{folder} holds nothing to report; give folders that lnsgd reproduce, sweep, fit or analyze wrote, or "
-                "folders of these"
+                "folders that hold some of these"
             )
         for path, kind in found:
             if path.resolve() not in seen:
@@ -64,7 +65,7 @@ def read_folders(folders: Sequence[Path]) -> list[Section]:
 
 
 def _section(kind: Kind, path: Path) -> Section:
-    """A folder's section; whatever its files say that they never should, the error names the folder."""
+    """Return the section of a folder; an error names the folder, whatever its files hold."""
     try:
         return kind.read(path)
     except Exception as error:
@@ -75,7 +76,7 @@ def _section(kind: Kind, path: Path) -> Section:
 
 
 def _search(folder: Path, above: set[Path]) -> Iterator[tuple[Path, Kind]]:
-    """Folders of a kind; links that lead back to a folder above are not followed."""
+    """Yield the folders of a kind; links that lead back to a folder above are not followed."""
     if kind := next((kind for kind in KINDS if kind.fits(folder)), None):
         yield folder, kind
         return

@@ -1,4 +1,4 @@
-"""Renders sections as one HTML page that loads nothing."""
+"""Render sections as one HTML page that loads nothing."""
 
 import base64
 import hashlib
@@ -10,35 +10,45 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from lnsgd import __version__
-from lnsgd.numbers import between, moment, number, plus_minus
+from lnsgd.console.numbers import between, moment, number, plus_minus
+from lnsgd.records.claims import HEADINGS, by_kind, count_claims
+from lnsgd.records.verdicts import counted_verdicts
 from lnsgd.report import plot
 from lnsgd.report.content import Section
 
-# Rows of a table that are shown at a time, at first.
+# Rows of a table that are shown at first.
 ROWS = 200
 
 
 def render(sections: Sequence[Section], made: datetime) -> str:
-    """The page.
+    """Return the page.
 
-    Text from files is escaped. The page's policy allows its own style sheet and script, by their hashes, and embedded
-    pictures; nothing else can run or be loaded, whatever the files say.
+    Text from files is escaped. The content security policy of the page allows its own style sheet and script, by their
+    hashes, and embedded pictures; nothing else can run or be loaded, whatever the files hold.
 
     Args:
-        sections: What it shows, in this order.
-        made: When.
+        sections: The sections, in their order on the page.
+        made: Date and time of the report.
     """
     style, script = _asset("report.css"), _asset("report.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_asset)
     )
     environment.filters.update(number=number, plus_minus=plus_minus, breakable=_breakable)
-    environment.globals.update(between=between, area=plot, rows_at_first=ROWS)
+    environment.globals.update(
+        between=between,
+        area=plot,
+        rows_at_first=ROWS,
+        by_kind=by_kind,
+        headings=HEADINGS,
+        count_of=lambda claims: counted_verdicts(claim.verdict for claim in claims),
+    )
     claims = [claim for section in sections for claim in section.claims]
     return environment.get_template("report.html.j2").render(
         sections=list(zip(anchors([section.name for section in sections]), sections)),
         claims=claims,
-        holding=sum(claim.holds for claim in claims),
+        counts=count_claims(claims),
+        not_holding=len([claim for claim in claims if not claim.holds]),
         made=moment(made),
         version=__version__,
         style=style,
@@ -51,7 +61,7 @@ def render(sections: Sequence[Section], made: datetime) -> str:
 
 
 def anchors(names: Sequence[str]) -> list[str]:
-    """IDs of sections: their names in letters that addresses take, each once.
+    """Return IDs of sections: their names in characters that URLs allow, each once.
 
     Example:
         >>> anchors(["cornacchia-mnist", "p = 0.1", "p_0.1", "p_0.1"])
@@ -74,5 +84,5 @@ def _hash(text: str) -> str:
 
 
 def _breakable(name: str) -> list[str]:
-    """Parts of a long name, between which a line may end."""
+    """Split a long name where a line may break."""
     return re.findall(r"[^/._]*[/._]?", name)[:-1]

@@ -1,7 +1,7 @@
-"""Small line plots: where every point, band and tick goes.
+"""Compute the coordinates of small line plots.
 
-The steps are on a logarithmic axis; step 0, which has no place there, stands apart at its left end. Values are on a
-logarithmic axis where all means are positive and the largest is at least `LOG_FROM` times the smallest.
+The axis of steps is logarithmic; step 0, which has no place there, is drawn apart at the left end. The axis of values
+is logarithmic if all means are positive and the largest is at least `LOG_FROM` times the smallest.
 """
 
 import math
@@ -10,17 +10,18 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from lnsgd.numbers import number
+from lnsgd.console.numbers import number
+from lnsgd.records.measures import WHOLE
 from lnsgd.report.content import Line, Plot, Plots, Tick
 from lnsgd.report.trajectories import Curve, Trajectory
 
 LOG_FROM = 100
 
-# In SVG's units: the plot, and the part of it where the curves are.
+# In units of the SVG: the plot, and the part of it that holds the curves.
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 292, 8, 128
 
-# At most so many points a curve, evenly spread over the axis.
+# The most points of a curve, evenly spread over the axis.
 _POINTS = 150
 
 _X_TICKS, _Y_TICKS = 5, 4
@@ -30,15 +31,15 @@ _APART = 0.4
 
 
 def plots(title: str, found: Sequence[Trajectory], labels: Sequence[str], note: str = "") -> Plots:
-    """Plots of trajectories whose curves have these labels, those of layers apart."""
+    """Return plots of trajectories whose curves have these labels; those of layers are kept apart."""
     drawn = [(trajectory.layer, plot(trajectory, labels)) for trajectory in found]
-    whole = [picture for layer, picture in drawn if not layer]
-    layers = [picture for layer, picture in drawn if layer]
+    whole = [picture for layer, picture in drawn if layer in WHOLE]
+    layers = [picture for layer, picture in drawn if layer not in WHOLE]
     return Plots(title, labels if len(labels) > 1 else (), whole, layers, note)
 
 
 def plot(trajectory: Trajectory, labels: Sequence[str]) -> Plot:
-    """A plot of one trajectory; a curve's color is the place of its label in ``labels``."""
+    """Return the plot of one trajectory; the color of a curve is the index of its label in ``labels``."""
     curves = [_thinned(curve) for curve in trajectory.curves if curve.label in labels]
     means = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in curves] or [np.empty(0)])
     if not len(means):
@@ -82,7 +83,7 @@ class _ValueAxis:
         edges = np.concatenate([edge for mean, std in spreads for edge in (mean - std, mean, mean + std)])
         edges = edges[np.isfinite(edges)]
         if log:
-            # What reaches below the means is cut: a band may reach to zero, which is nowhere on this axis.
+            # A band may reach to zero, which is not on this axis: it is cut below the means.
             lowest = min(np.nanmin(mean) for mean, _ in spreads)
             edges = np.log10(edges[edges >= lowest / 2])
         self._low, self._high = float(edges.min()), float(edges.max())
@@ -107,7 +108,7 @@ class _ValueAxis:
 
 
 def _thinned(curve: Curve) -> Curve:
-    """The curve with at most about `_POINTS` points, evenly spread over the logarithm of the step; the last is kept."""
+    """Return the curve with about `_POINTS` points at most, evenly spread over log(step); the last point is kept."""
     if len(curve.steps) <= _POINTS:
         return curve
     powers = np.log10(np.maximum(curve.steps, 1))
@@ -132,13 +133,13 @@ def _line(curve: Curve, color: int, x_axis: _StepAxis, y_axis: _ValueAxis) -> Li
 
 
 def _words(name: str, curves: Sequence[Curve]) -> str:
-    told = []
+    said = []
     for curve in curves:
         finite = np.flatnonzero(np.isfinite(curve.mean))
         if len(finite):
             ends = [f"{number(curve.mean[i])} at step {curve.steps[i]:,.0f}" for i in (finite[0], finite[-1])]
-            told.append(f"{curve.label + ': ' if curve.label else ''}{ends[0]}, {ends[1]}")
-    return f"{name} over steps. " + "; ".join(told)
+            said.append(f"{curve.label + ': ' if curve.label else ''}{ends[0]}, {ends[1]}")
+    return f"{name} over steps. " + "; ".join(said)
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> str:
@@ -150,7 +151,7 @@ def _rounded(coordinate: float) -> float:
 
 
 def _short(step: int) -> str:
-    """A number of steps in few characters."""
+    """Return a number of steps in few characters."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if step >= size:
             return f"{step / size:.3g}{letter}"

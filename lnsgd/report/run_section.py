@@ -1,51 +1,60 @@
-"""A run's folder as a section: how it ended, what was measured, over training and at its end."""
+"""The section of a run: how it ended, and what was measured over training and at its end."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from lnsgd.records.changes import read_changes
+from lnsgd.records.measures import (
+    MEASURE,
+    QUANTITY,
+    REPLICA,
+    STDERR,
+    STEP,
+    VALUE,
+    final,
+    is_tidy,
+    no_measures,
+    read_measures,
+    with_weights_in_names,
+)
+from lnsgd.records.metrics import read_metrics
+from lnsgd.records.provenance import Provenance, read_provenance
+from lnsgd.records.replicas import SEED, diverged_replicas, read_replicas, setting_names
 from lnsgd.report.analysis_section import analyses_in, read_analysis
 from lnsgd.report.content import Plots, Section, Table, Text
-from lnsgd.report.ended import facts, read_ended
+from lnsgd.report.facts import facts_in
 from lnsgd.report.plot import plots
-from lnsgd.report.reading import read_csv, read_parquet, read_picture, read_text, with_columns
+from lnsgd.report.reading import read_picture, read_text
 from lnsgd.report.tables import table_of
 from lnsgd.report.trajectories import label_of, logged, shown_labels, trajectories
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
+from lnsgd.untrusted.tables import read_parquet
 
-MEASURES = ("step", "split", "measure", "layer", "value", "stderr")
-
-# Columns of replicas.csv in which replicas may differ though they are runs of the same settings.
-_NO_SETTINGS = ("replica", "seed", "diverged_at", "stopped_at", "stopped_by")
-
-# Such tables are what claims are made of, not what is looked at.
+# The most rows of a computed table that are shown; claims are made of them, and nobody looks at all.
 _COMPUTED_ROWS = 1000
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run, finished or not, or a figure's computation, has left its files here."""
+    """Whether the folder holds a run, finished or not, or what a figure has computed."""
     run = RunFolder(folder)
     begun = (run.init, run.metrics, run.finished)
     return run.measures.is_file() or (run.config.is_file() and any(path.is_file() for path in begun))
 
 
 def read_run(folder: Path) -> Section:
-    """The section of a run.
+    """Return the section of a run.
 
     Raises:
         ValueError: a file is damaged.
     """
     run = RunFolder(folder)
     name = folder.resolve().name
-    ended = read_ended(run.finished)
-    replicas = _read_replicas(run.replicas)
-    table = read_parquet(run.measures) if run.measures.exists() else pd.DataFrame(columns=list(MEASURES))
-    if run.config.exists():
-        with_columns(run.measures, table, MEASURES)
-    # A figure that computes leaves a table with columns of its own, and nothing else.
-    tidy = set(MEASURES) <= set(table)
+    ended = read_provenance(run.finished) if run.finished.exists() else None
+    replicas = read_replicas(run.replicas, as_text=True) if run.replicas.exists() else pd.DataFrame()
+    table = _measured(run)
+    tidy = is_tidy(table)
     groups = _groups(table, replicas) if tidy else {}
     pictures = sorted(run.figures.rglob("*.png")) if run.figures.is_dir() else []
     return Section(
@@ -53,43 +62,47 @@ def read_run(folder: Path) -> Section:
         name=name,
         path=str(folder),
         state=_state(ended),
-        facts=facts(ended, run.finished),
-        notes=[] if ended else ["It has not reached its end."],
+        facts=facts_in(run.finished),
+        notes=[*(["The run has not reached its end."] if ended is None else []), *_changes(run)],
         pictures=[read_picture(path, _alt(path.relative_to(run.figures), name)) for path in pictures],
-        tables=[*_replicas(replicas), *(_final_measures(table, groups) if tidy else _computed(table))],
+        tables=[*_replicas(replicas), *(_final_measures(table, replicas, groups) if tidy else _computed(table))],
         plots=_plots(run, table, groups) if tidy else [],
         texts=[Text("Config, resolved", read_text(run.config))] if run.config.exists() else [],
         parts=[read_analysis(path) for path in analyses_in(folder)],
     )
 
 
-def _state(ended: Mapping[str, Any]) -> str:
-    if not ended:
+def _changes(run: RunFolder) -> list[str]:
+    """Say with which other options the run was resumed; its ``config.yaml`` has those with which it was started."""
+    return [f"Options changed {change}." for change in read_changes(run)]
+
+
+def _measured(run: RunFolder) -> pd.DataFrame:
+    """Read what a run has measured, or what a figure has computed: a table with columns of its own, and no config."""
+    if not run.measures.exists():
+        return no_measures()
+    table = read_measures(run.measures) if run.config.exists() else read_parquet(run.measures)
+    return with_weights_in_names(table) if is_tidy(table) else table
+
+
+def _state(ended: Provenance | None) -> str:
+    if ended is None:
         return "not finished"
-    return f"{ended['steps']:,} steps" if "steps" in ended else "computed"
+    return "computed" if ended.steps is None else f"{ended.steps:,} steps"
 
 
 def _alt(path: Path, run: str) -> str:
     return f"{path.with_suffix('')} of run {run}"
 
 
-def _read_replicas(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        return pd.DataFrame()
-    replicas = read_csv(path, ["replica"], as_text=True)
-    if not replicas["replica"].str.fullmatch(r"\d+").all():
-        raise ValueError(f"{path} has replicas without a number; make it again, or leave this folder out")
-    return replicas
-
-
 def _replicas(replicas: pd.DataFrame) -> list[Table]:
-    """The replicas, where there is more to say of them than their seeds."""
-    table = table_of(_numbers_where_possible(replicas), "Replicas", keep=["replica"])
-    return [table] if {column.name for column in table.columns} - {"replica", "seed"} else []
+    """Return a table of the replicas, unless they differ only in the seed."""
+    table = table_of(_numbers_where_possible(replicas), "Replicas", keep=[REPLICA])
+    return [table] if {column.name for column in table.columns} - {REPLICA, SEED} else []
 
 
 def _numbers_where_possible(texts: pd.DataFrame) -> pd.DataFrame:
-    """Columns of texts in which every filled field is a number, as numbers."""
+    """Convert columns of texts to numbers where every filled field is a number."""
     filled = texts.replace("", None)
     numbers = filled.apply(pd.to_numeric, errors="coerce")
     fits = [str(name) for name in texts if numbers[name].notna().sum() == filled[name].notna().sum()]
@@ -97,69 +110,65 @@ def _numbers_where_possible(texts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(measured: pd.DataFrame, replicas: pd.DataFrame) -> dict[object, str]:
-    """For each replica the settings in which it differs from others, seeds aside; of an ordinary run nothing."""
-    units = _units(measured)
+    """Return for each replica the settings in which it differs from others, seeds aside; of an ordinary run nothing."""
+    units = measured[REPLICA]
     if replicas.empty:
         return dict.fromkeys(units.unique(), "")
-    settings = [str(name) for name in replicas if name not in _NO_SETTINGS and replicas[name].nunique() > 1]
+    settings = [name for name in setting_names(replicas) if replicas[name].nunique() > 1]
     labels = {
-        int(row["replica"]): label_of(",".join(f"{name}={row[name] or None}" for name in settings))
+        int(row[REPLICA]): label_of(",".join(f"{name}={row[name] or None}" for name in settings))
         for row in replicas.to_dict("records")
     }
     return {unit: labels.get(unit, "") for unit in [*labels, *(set(units) - set(labels))]}
-
-
-def _units(measured: pd.DataFrame) -> "pd.Series[Any]":
-    """What is a run of its own: a replica; of what was computed a seed."""
-    if found := [name for name in ("replica", "seed") if name in measured]:
-        return measured[found[0]]
-    return pd.Series(0, index=measured.index)
 
 
 def _computed(table: pd.DataFrame) -> list[Table]:
     return [table_of(table, "Computed", keep=[str(name) for name in table], most=_COMPUTED_ROWS)]
 
 
-def _final_measures(measured: pd.DataFrame, groups: Mapping[object, str]) -> list[Table]:
-    """The last value of every measure: with its standard error, or mean ± standard deviation over replicas.
+def _final_measures(measured: pd.DataFrame, replicas: pd.DataFrame, groups: Mapping[object, str]) -> list[Table]:
+    """Return the final measures: with their standard errors, or mean ± standard deviation over replicas.
+
+    Replicas that have diverged do not count, as in the table of a sweep.
 
     Args:
-        measured: With the columns `MEASURES`, and perhaps replica or seed.
-        groups: For each replica that counts, the label of its group.
+        measured: Rows of ``measures.parquet``.
+        replicas: Rows of ``replicas.csv``; empty for an ordinary run.
+        groups: For each replica the label of its group.
     """
-    if measured.empty:
+    rows = measured[~measured[REPLICA].isin(diverged_replicas(replicas))]
+    if rows.empty:
         return []
-    rows = measured.assign(unit=_units(measured), group=_units(measured).map(groups)).dropna(subset="group")
-    keys = ["measure", "split", "layer"]
-    last = rows.sort_values("step", kind="stable").drop_duplicates([*keys, "unit"], keep="last")
-    last = last[last["step"] == last.groupby(keys)["step"].transform("max")]
-    found = last.groupby([*keys, "group"], sort=False)
+    last = final(rows).assign(group=lambda part: part[REPLICA].map(groups))
+    found = last.groupby([*QUANTITY, "group"], sort=False)
     of_all = found.agg(
-        step=("step", "max"),
-        last=("value", "mean"),
-        std=("value", "std"),
-        stderr=("stderr", "mean"),
-        n=("value", "count"),
+        first=(STEP, "min"),
+        step=(STEP, "max"),
+        last=(VALUE, "mean"),
+        std=(VALUE, "std"),
+        error=(STDERR, "mean"),
+        n=(VALUE, "count"),
     ).reset_index()
-    order = rows.drop_duplicates(keys).assign(order=lambda part: range(len(part)))[[*keys, "order"]]
-    of_all = of_all.merge(order, on=keys).sort_values("order", kind="stable").drop(columns="order")
+    order = rows.drop_duplicates(list(QUANTITY)).assign(order=lambda part: range(len(part)))[[*QUANTITY, "order"]]
+    of_all = of_all.merge(order, on=list(QUANTITY)).sort_values("order", kind="stable").drop(columns="order")
+    of_all = of_all.assign(step=_steps(of_all["first"], of_all[STEP])).drop(columns="first")
     if (of_all["n"] > 1).any():
-        of_all = of_all.rename(
-            columns={"last": "mean ± std", "std": "mean ± std/stderr", "stderr": "stderr of one replica"}
-        )
+        names = {"last": "mean ± std", "std": "mean ± std/stderr", "error": "stderr of one replica"}
         title = "Final measures: mean ± standard deviation over replicas"
-    else:
-        of_all = of_all.drop(columns=["std", "n"]).rename(columns={"last": "value", "stderr": "value/stderr"})
-        title = "Final measures: value ± standard error"
-    return [table_of(of_all, title, keep=["measure"])]
+        return [table_of(of_all.rename(columns=names), title, keep=[MEASURE])]
+    of_all = of_all.drop(columns=["std", "n"]).rename(columns={"last": "value", "error": "value/stderr"})
+    return [table_of(of_all, "Final measures: value ± standard error", keep=[MEASURE])]
+
+
+def _steps(first: pd.Series, last: pd.Series) -> list[int | str]:
+    """Return the step of each number, or between which steps the replicas have it."""
+    return [int(b) if a == b else f"{a} to {b}" for a, b in zip(first, last)]
 
 
 def _plots(run: RunFolder, measured: pd.DataFrame, groups: Mapping[object, str]) -> list[Plots]:
-    found = trajectories(measured.assign(unit=_units(measured)), groups) if len(measured) else []
+    found = trajectories(measured, measured[REPLICA], groups) if len(measured) else []
     if run.metrics.exists():
-        metrics = read_csv(run.metrics, ["step"])
-        if not pd.api.types.is_numeric_dtype(metrics["step"]):
-            raise ValueError(f"{run.metrics} has steps that are no numbers; make it again, or leave this folder out")
+        metrics = read_metrics(run.metrics)
         found += logged(metrics, [trajectory.name for trajectory in found])
     if not found:
         return []

@@ -1,4 +1,4 @@
-"""From data frames to tables of a page."""
+"""Convert data frames to tables of a page."""
 
 import math
 from collections.abc import Sequence
@@ -6,30 +6,30 @@ from typing import Any
 
 import pandas as pd
 
-from lnsgd.numbers import numbers, plus_minus
-from lnsgd.report.content import Cell, Column, Table
+from lnsgd.console.numbers import numbers, plus_minus
+from lnsgd.report.content import Column, Entry, Table
 
-# A page of so many rows, of 20 columns, has about 20 MB.
+# A page with this many rows of 20 columns has about 20 MB.
 MOST_ROWS = 20_000
 
-# Digits of the numbers that rows are sorted by.
+# Digits of the numbers by which rows are sorted.
 _KEY_DIGITS = 12
 
 
 def table_of(
     frame: pd.DataFrame, title: str, *, mark: str = "", keep: Sequence[str] = (), most: int = MOST_ROWS
 ) -> Table:
-    """A data frame as a table.
+    """Return a data frame as a table.
 
-    A column ``<name>/stderr`` becomes the ± of ``<name>``. Columns that say nothing are left out; of more than one row,
-    those that say the same everywhere are told once.
+    A column ``<name>/stderr`` becomes the ± of ``<name>``. Empty columns are left out. If there is more than one row,
+    a column with the same value everywhere is stated once beside the table.
 
     Args:
         frame: The rows.
-        title: What they are.
+        title: Description of the rows.
         mark: A column of statuses, which is coloured.
-        keep: Columns that are shown in any case.
-        most: Of more rows only these first ones.
+        keep: Columns that are always shown.
+        most: Number of rows on the page; further rows are left out.
     """
     left_out, frame = max(0, len(frame) - most), frame.head(most)
     errors = {name for name in frame.columns if name.endswith("/stderr") and name.removesuffix("/stderr") in frame}
@@ -53,7 +53,7 @@ def table_of(
 
 
 def _plain(value: Any) -> Any:
-    """A Python number, a text, or nothing."""
+    """Return a Python number, a text, or ``None``."""
     if isinstance(value, (list, tuple, dict)):
         return str(value)
     if value is None or pd.isna(value):
@@ -63,22 +63,22 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, bool) else value
 
 
-def _texts(values: Sequence[Any], marked: bool) -> list[Cell]:
+def _texts(values: Sequence[Any], marked: bool) -> list[Entry]:
     texts = ["" if value is None else str(value) for value in values]
-    return [Cell(text, mark=text if marked else "") for text in texts]
+    return [Entry(text, mark=text if marked else "") for text in texts]
 
 
-def _numbers(values: Sequence[float | None], errors: Sequence[float | None] | None) -> list[Cell]:
+def _numbers(values: Sequence[float | None], errors: Sequence[float | None] | None) -> list[Entry]:
     if errors is None:
         given = iter(numbers([value for value in values if value is not None]))
         texts = ["" if value is None else next(given) for value in values]
     else:
         texts = ["" if value is None else plus_minus(value, error) for value, error in zip(values, errors)]
-    return [Cell(text, "" if v is None or _says(text, v) else _key(v)) for text, v in zip(texts, values)]
+    return [Entry(text, "" if v is None or _shows_exactly(text, v) else _key(v)) for text, v in zip(texts, values)]
 
 
-def _says(text: str, value: float) -> bool:
-    """Whether a script reads the number from the text."""
+def _shows_exactly(text: str, value: float) -> bool:
+    """Whether the text is the number itself, so that a script can sort by it."""
     try:
         return float(text) == value
     except ValueError:

@@ -1,12 +1,13 @@
-"""Cells: the points of a sweep's grid, each known by a hash of its resolved config."""
+"""The cells of a sweep: the points of its grid, each identified by a hash of its resolved config."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from lnsgd.records.changes import leaves
 from lnsgd.sweep.grid import Point, Sweep
 
 # Values of a resolved config by path, such as ``model.init_args.net.init_args.widths``.
@@ -18,13 +19,13 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep.
+    """One point of a sweep's grid, with its seed.
 
     Attributes:
-        name: Hash of its resolved config, 16 hexadecimal digits: the same in every sweep that has this run.
-        options: What the sweep sets in it, by the names on the command line.
-        changes: In what its resolved config differs from that of the sweep's first cell, by path; what is not
-            there counts as ``None``.
+        name: Hash of the resolved config, 16 hexadecimal digits. A run has the same name in every sweep that holds it.
+        options: The options that the sweep sets in this cell, by their names on the command line.
+        changes: The values, by path, in which the resolved config differs from that of the sweep's first cell. A path
+            that a config does not have counts as ``None``.
     """
 
     name: str
@@ -37,36 +38,36 @@ class Cells:
     """All cells of a sweep.
 
     Attributes:
-        first: The resolved config of the first.
-        cells: All of them, in the grid's order: the last axis varies fastest.
+        first: The resolved config of the first cell.
+        cells: All cells in the order of the grid: the last axis varies fastest.
     """
 
     first: Leaves
     cells: tuple[Cell, ...]
 
 
-def resolved_cells(sweep: Sweep, resolve: Callable[[Point], Mapping[str, Any]]) -> Cells:
-    """The cells of a sweep, checked.
+def resolve_cells(sweep: Sweep, resolve: Callable[[Point], Mapping[str, Any]]) -> Cells:
+    """Resolve and check all cells of a sweep.
 
-    To resolve a config takes a fifth of a second, and a sweep may have 100,000. So only one cell for each point of
-    each axis is resolved; the others are put together from what these change. Axes that change the same paths (a
-    network's class, and its widths) are first made one axis of all their combinations.
+    Resolving one config takes a fifth of a second, and a sweep may have 100,000 cells. Therefore only one cell for
+    each point of each axis is resolved, and the other cells are combined from the changes that these points make. Axes
+    that change the same paths (the class of a network, and its widths) are first merged into one axis.
 
     Args:
         sweep: The sweep.
-        resolve: From options to the resolved config that they give; raises ValueError where they give none.
+        resolve: Maps options to their resolved config; raises ValueError for options that are not valid.
 
     Raises:
-        ValueError: an option that does not exist, or has a value of the wrong type; two cells that are the same run.
+        ValueError: An option does not exist or has a value of the wrong type, or two cells are the same run.
     """
     axes = sweep.axes
     while True:
-        first, changes = _changes(axes, resolve)
-        overlapping = _overlap(changes)
+        first, changes = _find_changes(axes, resolve)
+        overlapping = _find_overlap(changes)
         if overlapping is None:
             break
-        axes = _merged(axes, *overlapping)
-    hashes = [[_difference(first, change) for change in axis] for axis in changes]
+        axes = _merge_axes(axes, *overlapping)
+    hashes = [[_hash_difference(first, change) for change in axis] for axis in changes]
     start = sum(digest(path, value) for path, value in first.items())
     cells: list[Cell] = []
     names: dict[str, Point] = {}
@@ -80,34 +81,16 @@ def resolved_cells(sweep: Sweep, resolve: Callable[[Point], Mapping[str, Any]]) 
             total += hashes[axis][number]
         name = f"{total % _MODULUS:064x}"[:_DIGITS]
         if name in names:
-            raise ValueError(f"{sweep.name}: {names[name]} and {options} are the same run; leave one of them out")
+            raise ValueError(f"{sweep.name}: {names[name]} and {options} are the same run; remove one of them")
         names[name] = options
         cells.append(Cell(name, options, changed))
     return Cells(first, tuple(cells))
 
 
-def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a nested config by path; lists of nested configs by their places, other lists as they are."""
-    return dict(_walk("", config))
-
-
-def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    nested: Any = None
-    if isinstance(value, Mapping) and value:
-        nested = value.items()
-    elif isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
-        nested = enumerate(value)
-    if nested is None:
-        yield path, value
-        return
-    for name, inner in nested:
-        yield from _walk(f"{path}.{name}" if path else str(name), inner)
-
-
-def _changes(
+def _find_changes(
     axes: Sequence[Sequence[Point]], resolve: Callable[[Point], Mapping[str, Any]]
 ) -> tuple[dict[str, Any], list[list[Leaves]]]:
-    """The first cell, and what each point of each axis changes in it."""
+    """Resolve the first cell, and find what each point of each axis changes in it."""
     start = {name: value for axis in axes for name, value in axis[0].items()}
     first = leaves(resolve(start))
     changes: list[list[Leaves]] = []
@@ -117,8 +100,8 @@ def _changes(
     return first, changes
 
 
-def _overlap(changes: Sequence[Sequence[Leaves]]) -> tuple[int, int] | None:
-    """Two axes that change the same path."""
+def _find_overlap(changes: Sequence[Sequence[Leaves]]) -> tuple[int, int] | None:
+    """Find two axes that change the same path."""
     owner: dict[str, int] = {}
     for number, axis in enumerate(changes):
         for path in {path for change in axis for path in change}:
@@ -128,29 +111,30 @@ def _overlap(changes: Sequence[Sequence[Leaves]]) -> tuple[int, int] | None:
     return None
 
 
-def _merged(axes: Sequence[tuple[Point, ...]], one: int, other: int) -> tuple[tuple[Point, ...], ...]:
+def _merge_axes(axes: Sequence[tuple[Point, ...]], one: int, other: int) -> tuple[tuple[Point, ...], ...]:
     both = tuple({**a, **b} for a, b in product(axes[one], axes[other]))
     return tuple(both if number == one else axis for number, axis in enumerate(axes) if number != other)
 
 
 def digest(path: str, value: Any) -> int:
-    """A leaf's part of a hash; those of all leaves are summed, so that changes can be added. That of null is 0.
+    """Hash one leaf of a config.
 
-    2 and 2.0 are the same: which of them the parser makes of an ``int | float`` depends on what was imported before.
+    The hash of a config is the sum over its leaves, so that changes can be added to it; a null leaf adds 0. 2 and 2.0
+    have the same hash, because the parser makes either of an ``int | float``, depending on earlier imports.
     """
     if value is None:
         return 0
-    text = json.dumps([path, _plain(value)], ensure_ascii=False, sort_keys=True, default=str)
+    text = json.dumps([path, _normalize(value)], ensure_ascii=False, sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
 
 
-def _plain(value: Any) -> Any:
+def _normalize(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return {name: _plain(entry) for name, entry in value.items()} if isinstance(value, Mapping) else value
+        return [_normalize(entry) for entry in value]
+    return {name: _normalize(entry) for name, entry in value.items()} if isinstance(value, Mapping) else value
 
 
-def _difference(first: Leaves, change: Leaves) -> int:
+def _hash_difference(first: Leaves, change: Leaves) -> int:
     return sum(digest(path, value) - digest(path, first.get(path)) for path, value in change.items())

@@ -1,4 +1,4 @@
-"""``lnsgd sweep`` and ``lnsgd table``."""
+"""The commands ``lnsgd sweep`` and ``lnsgd table``."""
 
 import os
 import sys
@@ -8,89 +8,73 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from lnsgd.messages import CommandParser, counted
-from lnsgd.sweep.slurm_options import add_slurm_options, read_slurm_options
-from lnsgd.sweep.table import UNFINISHED, load, load_trajectories
-from lnsgd.sweep.table_display import show_table
-from lnsgd.writing import whole_file
+from lnsgd.console.messages import counted
+from lnsgd.records.cells import UNFINISHED
+from lnsgd.runs.writing import whole_file
+from lnsgd.sweep.display import failed_cells, show_table
+from lnsgd.sweep.executors.slurm_options import read_slurm_options
+from lnsgd.sweep.table import changed_runs, load, load_trajectories
+
+# The most changes of options that are listed.
+_MAX_CHANGES = 10
 
 
-def sweep(args: list[str]) -> None:
-    """Runs what is missing of a sweep.
+def sweep(options: Namespace) -> None:
+    """Run what is missing of a sweep.
+
+    Args:
+        options: Options of the command, `lnsgd.sweep.options.parse_sweep`.
 
     Raises:
-        ValueError: the sweep, an option of it or of this command is wrong; nothing has been written.
-        SystemExit: some cells have no row or failed, code 1; it was interrupted, code 75.
+        ValueError: The sweep, or an option of the sweep, is not valid; nothing has been written.
+        SystemExit: Some cells failed or have no row, code 1; the sweep was interrupted, code 75.
     """
     try:
-        code = _sweep(_parse_sweep(args))
-    except KeyboardInterrupt:  # before its jobs, or after them
-        code = _interrupted()
+        code = _sweep(options)
+    except KeyboardInterrupt:  # before or after its jobs
+        code = _report_interruption()
     if code:
         raise SystemExit(code)
 
 
 def _sweep(options: Namespace) -> int:
-    # Here, because they import what a run needs, which takes seconds.
-    from lnsgd.sweep.display import failed_cells
-    from lnsgd.sweep.executor import make_executor
+    # Imported here, because they import what a run needs, which takes seconds and is not needed for a table.
+    from lnsgd.sweep.executors.base import make_executor
     from lnsgd.sweep.run import run_sweep
+    from lnsgd.training import config_path
 
     console = Console()
-    if options.retries < 0:
-        raise ValueError(f"--retries {options.retries}; give 0 or more")
-    out = options.out or Path("runs") / "sweeps" / options.sweep.stem
+    sweep = config_path(options.sweep, "sweeps")
+    out = options.out or Path("runs") / "sweeps" / sweep.stem
     executor = make_executor(options.executor, options.workers, options.memory, read_slurm_options(options))
-    ended = run_sweep(
-        options.sweep, out, executor, console, options.retries, options.retry_failed, dry_run=options.dry_run
-    )
+    ended = run_sweep(sweep, out, executor, console, options.retries, options.retry_failed, dry_run=options.dry_run)
     if options.dry_run:
         return 0
     table = load(out)
-    console.print(summary(table), highlight=False)
+    console.print(summarize(table), highlight=False)
     if (table.status == "failed").any():
         console.print(failed_cells(table))
+    _show_changes(out, console)
     console.print(f"Table: lnsgd table {out}", highlight=False, soft_wrap=True)
     if not ended:
-        return _interrupted()
+        return _report_interruption()
     return int(table.status.isin(UNFINISHED).any())
 
 
-def _interrupted() -> int:
-    print("lnsgd: interrupted; the same command goes on from there", file=sys.stderr)
+def _report_interruption() -> int:
+    print("lnsgd: interrupted; run the same command again to continue", file=sys.stderr)
     return os.EX_TEMPFAIL
 
 
-def _parse_sweep(args: list[str]) -> Namespace:
-    parser = CommandParser("lnsgd sweep", description="Run every cell of a grid; called again, only what is missing.")
-    parser.add_argument("sweep", type=Path, help="the sweep, such as configs/sweeps/mnist-noise.yaml")
-    parser.add_argument("--executor", default="local", help="who runs the jobs: local (the default) or slurm")
-    parser.add_argument("--out", type=Path, help="folder (default: runs/sweeps/NAME)")
-    parser.add_argument("--workers", type=int, help="jobs at the same time (default: as fits; slurm: 16)")
-    memory = "gigabytes that all jobs may take, with slurm each (default: 0.7 of what there is)"
-    parser.add_argument("--memory", type=float, help=memory)
-    retries = "attempts at a job in a row that get its run no further, beyond the first (1)"
-    parser.add_argument("--retries", type=int, default=1, help=retries)
-    parser.add_argument("--retry-failed", action="store_true", help="run again what has failed for good before")
-    parser.add_argument("--dry-run", action="store_true", help="show cells and jobs; run and write nothing")
-    add_slurm_options(parser)
-    return parser.parse_args(args)
+def table(options: Namespace) -> None:
+    """Print the table of a sweep, or write it to files.
 
-
-def table(args: list[str]) -> None:
-    """Prints the table of a sweep, or writes it to files.
+    Args:
+        options: Options of the command, `lnsgd.sweep.options.parse_table`.
 
     Raises:
-        ValueError: there is no sweep, no such measure, or an option is wrong.
+        ValueError: The folder does not hold a sweep, or a measure does not exist.
     """
-    parser = CommandParser("lnsgd table", description="What a sweep has found, at any time.")
-    parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/sweeps/mnist-noise")
-    parser.add_argument("--cells", action="store_true", help="show each cell, not the mean over seeds")
-    measures = "names or patterns, such as 'active_*/val*,hessian_trace*' (default: all but the parts of totals)"
-    parser.add_argument("--measures", default="", help=measures)
-    parser.add_argument("--csv", type=Path, help="write a row for each cell to this file; - for standard output")
-    parser.add_argument("--trajectories", type=Path, help="write all measured numbers to this Parquet file")
-    options = parser.parse_args(args)
     found = load(options.folder)
     console = Console()
     if options.csv == Path("-"):
@@ -105,10 +89,20 @@ def table(args: list[str]) -> None:
         patterns = [name.strip() for name in options.measures.split(",") if name.strip()]
         show_table(found, console, patterns, options.cells)
     if options.csv != Path("-"):
-        console.print(summary(found), highlight=False)
+        console.print(summarize(found), highlight=False)
+    _show_changes(options.folder, Console(stderr=True) if options.csv == Path("-") else console)
 
 
-def summary(table: pd.DataFrame) -> str:
-    """How many cells there are of each status."""
+def _show_changes(folder: Path, console: Console) -> None:
+    """Print which runs were resumed with other options than those that the table has."""
+    changed = changed_runs(folder)
+    for line in changed[:_MAX_CHANGES]:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if len(changed) > _MAX_CHANGES:
+        console.print(f"… and {len(changed) - _MAX_CHANGES} more, see changes.json of each run", highlight=False)
+
+
+def summarize(table: pd.DataFrame) -> str:
+    """Count the cells of each status."""
     counts = ", ".join(f"{number} {status}" for status, number in table.status.value_counts().items())
     return f"{counted(len(table), 'cell')}: {counts}"

@@ -1,33 +1,39 @@
-"""What is printed of a sweep: its plan, how far it is, and what failed."""
+"""Print a sweep: its plan, its table, and the cells that failed."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.measure import Measurement
 from rich.table import Table
 
-from lnsgd.messages import counted
-from lnsgd.sweep.executor import Resources
-from lnsgd.sweep.folder import JobSpec, SweepFolder
-from lnsgd.sweep.grid import Sweep
-from lnsgd.sweep.plan import Plan, varied
-from lnsgd.sweep.progress import part_done
-from lnsgd.writing import Throttle
+from lnsgd.console.messages import counted
+from lnsgd.console.numbers import plus_minus
+from lnsgd.records.cells import STATUS, measure_names, option_names
+from lnsgd.records.measures import STDERR
+from lnsgd.sweep.averages import over_seeds
 
-# More jobs, or failed cells, are not shown one by one.
-_ROWS = 40
+if TYPE_CHECKING:  # they import what a run needs, which takes seconds
+    from lnsgd.records.jobs import JobSpec
+    from lnsgd.sweep.executors.base import Resources
+    from lnsgd.sweep.grid import Sweep
+    from lnsgd.sweep.plan import Plan
 
-_VALUES = 6
+# The most jobs, rows or reasons that are listed one by one.
+_MAX_ROWS = 40
 
-# The speed is averaged over this long: jobs of a sweep are not equally long.
-_SPEED_SECONDS = 600
+# The most values of an option that are listed.
+_MAX_VALUES = 6
+
+# A column of a table: its head, and its cells as text.
+_Column = tuple[str, list[str]]
 
 
-def show_plan(sweep: Sweep, plan: Plan, resources: Resources, console: Console) -> None:
-    """Prints numbers of cells and jobs; for each job, or each kind of job, what was packed with what and why."""
+def show_plan(sweep: "Sweep", plan: "Plan", resources: "Resources", console: Console) -> None:
+    """Print the numbers of cells and jobs and, for each job or kind of job, what was packed together and why."""
     cells, complete = len(plan.cells.cells), len(plan.complete)
     console.print(
         f"[bold]{sweep.name}[/bold]: {counted(cells, 'cell')}, {complete} complete; "
@@ -37,104 +43,146 @@ def show_plan(sweep: Sweep, plan: Plan, resources: Resources, console: Console) 
     )
     if not plan.jobs:
         return
-    common = _common(plan.jobs)
-    if len(plan.jobs) <= _ROWS:
+    common = _common_options(plan.jobs)
+    if len(plan.jobs) <= _MAX_ROWS:
         table = Table("job", "cells", "together", "of", "why")
         for spec in plan.jobs:
-            table.add_row(spec.name[:8], str(len(spec.cells)), _together(spec), _own(spec, common), spec.reason)
+            own = _own_options(spec, common)
+            table.add_row(spec.name[:8], str(len(spec.cells)), _packed_together(spec), own, spec.reason)
     else:
         table = Table("jobs", "cells of each", "together", "why")
-        for (number, together, reason), jobs in Counter(_kind(spec) for spec in plan.jobs).most_common():
+        for (number, together, reason), jobs in Counter(_kind_of(spec) for spec in plan.jobs).most_common():
             table.add_row(str(jobs), str(number), together, reason)
     console.print(table)
 
 
-def _together(spec: JobSpec) -> str:
+def _packed_together(spec: "JobSpec") -> str:
     if len(spec.cells) == 1:
         return "a replica" if spec.replicated else "an ordinary run"
-    return " × ".join(f"{_short(name)} {_listed(values)}" for name, values in varied(spec.cells).items())
+    return " × ".join(f"{_short_name(name)} {_list(values)}" for name, values in varied_options(spec.cells).items())
 
 
-def _short(option: str) -> str:
+def _short_name(option: str) -> str:
     return option.rpartition(".")[2]
 
 
-def _listed(values: Sequence[Any]) -> str:
-    shown = ", ".join(str(value) for value in values[:_VALUES])
-    return shown if len(values) <= _VALUES else f"{shown}, … ({len(values)})"
+def _list(values: Sequence[Any]) -> str:
+    text = ", ".join(str(value) for value in values[:_MAX_VALUES])
+    return text if len(values) <= _MAX_VALUES else f"{text}, … ({len(values)})"
 
 
-def _kind(spec: JobSpec) -> tuple[int, str, str]:
-    together = " × ".join(f"{len(values)} {_short(name)}" for name, values in varied(spec.cells).items())
-    return len(spec.cells), together or _together(spec), spec.reason
+def _kind_of(spec: "JobSpec") -> tuple[int, str, str]:
+    varied = varied_options(spec.cells)
+    together = " × ".join(f"{len(values)} {_short_name(name)}" for name, values in varied.items())
+    return len(spec.cells), together or _packed_together(spec), spec.reason
 
 
-def _common(jobs: Iterable[JobSpec]) -> set[str]:
-    """Options that have one value in all jobs."""
-    different = varied([cell for spec in jobs for cell in spec.cells])
+def _common_options(jobs: "Iterable[JobSpec]") -> set[str]:
+    """Return the options that have the same value in all jobs."""
+    different = varied_options([cell for spec in jobs for cell in spec.cells])
     return {name for spec in jobs for name in spec.cells[0][1] if name not in different}
 
 
-def _own(spec: JobSpec, common: set[str]) -> str:
-    inside = varied(spec.cells)
+def _own_options(spec: "JobSpec", common: set[str]) -> str:
+    inside = varied_options(spec.cells)
     options = spec.cells[0][1].items()
-    return ", ".join(f"{_short(name)}={value}" for name, value in options if name not in common and name not in inside)
+    own = ((name, value) for name, value in options if name not in common and name not in inside)
+    return ", ".join(f"{_short_name(name)}={value}" for name, value in own)
+
+
+def varied_options(cells: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    """Return the options in which cells differ, each with its values in order of appearance."""
+    values: dict[str, list[Any]] = {}
+    for _, options in cells:
+        for name, value in options.items():
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    return {name: found for name, found in values.items() if len(found) > 1}
 
 
 def failed_cells(table: pd.DataFrame) -> Table:
-    """Failed cells, grouped by their reason."""
+    """List the failed cells, grouped by their reason."""
     failed = table[table.status == "failed"]
-    shown = Table("failed cells", "attempts", "reason", "jobs", title="Failed")
-    for reason, rows in list(failed.groupby("reason", sort=False))[:_ROWS]:
-        shown.add_row(str(len(rows)), str(rows.attempts.max()), str(reason), _listed(list(rows.job.unique())))
-    return shown
+    listed = Table("failed cells", "attempts", "reason", "jobs", title="Failed")
+    for reason, rows in list(failed.groupby("reason", sort=False))[:_MAX_ROWS]:
+        listed.add_row(str(len(rows)), str(rows.attempts.max()), str(reason), _list(list(rows.job.unique())))
+    return listed
 
 
-class Board:
-    """A progress bar over the cells of a sweep that are to be run.
+def show_table(found: pd.DataFrame, console: Console, patterns: Sequence[str] = (), cells: bool = False) -> None:
+    """Print final measures: mean ± standard deviation over seeds, or each cell with its standard error.
+
+    As many columns as fit are printed beside each other, and no column is cut.
 
     Args:
-        folder: The sweep's folder.
-        jobs: What is to be run.
-        console: Where it is drawn.
+        found: The data frame that `load` returns.
+        console: Where to print.
+        patterns: Names or glob patterns of measures, such as ``active_*/val*``; by default all measures of whole
+            networks and of activation sites, without the parts that single tensors have in a total.
+        cells: Print a row for each cell.
+
+    Raises:
+        ValueError: No measure matches a pattern.
     """
+    measures = _choose_measures(measure_names(found), patterns)
+    rows, error = (found, STDERR) if cells else (over_seeds(found), "std")
+    options = option_names(found) if cells else list(rows.columns[: rows.columns.get_loc(STATUS)])
+    heads = [*options, STATUS, *([] if cells else ["n"])]
+    left = [_make_column(rows.head(_MAX_ROWS), name, error) for name in heads]
+    right = [_make_column(rows.head(_MAX_ROWS), name, error) for name in measures]
+    for table in _split_into_tables(left, right, console):
+        console.print(table)
+    if len(rows) > _MAX_ROWS:
+        console.print(f"The first {_MAX_ROWS} of {len(rows)} rows; --csv FILE writes all", highlight=False)
+    if measures and not cells:
+        console.print("Mean ± standard deviation over n seeds; --cells shows each", highlight=False)
 
-    def __init__(self, folder: SweepFolder, jobs: Sequence[JobSpec], console: Console) -> None:
-        self._folder = folder
-        self._open = {spec.name: len(spec.cells) for spec in jobs}
-        self._done = 0
-        self._throttle = Throttle()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total} cells"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, auto_refresh=False, speed_estimate_period=_SPEED_SECONDS)
-        self._task = self._bar.add_task("starting", total=sum(self._open.values()))
 
-    def __enter__(self) -> "Board":
-        self._bar.start()
-        self._look()
-        return self
+def _choose_measures(measures: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    if not patterns:
+        return [name for name in measures if not _is_part_of_total(name, measures)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in measures):
+            names = ", ".join(dict.fromkeys(name.partition("/")[0] for name in measures)) or "none so far"
+            raise ValueError(f"--measures {pattern}: no measure matches this pattern; the measures are {names}")
+    return [name for name in measures if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
-    def __exit__(self, *_: object) -> None:
-        self._look()
-        self._bar.stop()
 
-    def watch(self) -> None:
-        """Draws the bar anew, if the last time is long enough ago."""
-        if self._throttle.due():
-            with self._throttle.writing():
-                self._look()
+def _is_part_of_total(name: str, measures: Sequence[str]) -> bool:
+    """Return whether the last part of a name is a tensor that counts in a total: ``distance_from_init/weight``."""
+    return name.rpartition("/")[0] in measures
 
-    def _look(self) -> None:
-        ended = [job for job in self._open if self._folder.piece(job).exists()]
-        self._done += sum(self._open.pop(job) for job in ended)
-        parts = {job: part_done(self._folder.progress(job)) for job in self._open}
-        under_way = sum(part * self._open[job] for job, part in parts.items())
-        description = f"{counted(len(self._open), 'job')} left"
-        self._bar.update(self._task, completed=self._done + under_way, description=description)
-        self._bar.refresh()
+
+def _make_column(rows: pd.DataFrame, name: str, error: str) -> _Column:
+    errors = rows.get(f"{name}/{error}", pd.Series(float("nan"), rows.index))
+    return name.replace("/", "/\n"), [_format(value, spread) for value, spread in zip(rows[name], errors)]
+
+
+def _format(value: Any, error: float) -> str:
+    if isinstance(value, (list, dict, str)):
+        return str(value)
+    return "" if pd.isna(value) else plus_minus(value, error)
+
+
+def _split_into_tables(left: Sequence[_Column], columns: Sequence[_Column], console: Console) -> Iterator[Table]:
+    """Split columns into tables that begin with the same columns and are as wide as the console allows."""
+    current = list(left)
+    for column in columns:
+        if len(current) > len(left) and _width([*current, column], console) > console.width:
+            yield _make_table(current)
+            current = list(left)
+        current.append(column)
+    yield _make_table(current)
+
+
+def _width(columns: Sequence[_Column], console: Console) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), _make_table(columns)).maximum
+
+
+def _make_table(columns: Sequence[_Column]) -> Table:
+    table = Table()
+    for name, _ in columns:
+        table.add_column(name, no_wrap=False, overflow="fold")
+    for row in zip(*(values for _, values in columns)):
+        table.add_row(*row)
+    return table

@@ -1,21 +1,28 @@
-"""How far a job of a sweep is, for whoever watches all of them."""
+"""The progress of a sweep: jobs write how far they are, and a bar adds it up over all cells."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lnsgd.callbacks.step_progress_bar import last_step
-from lnsgd.modules import ReplicatedModule
-from lnsgd.untrusted.tables import read_record
-from lnsgd.writing import Throttle, whole_file
+from lnsgd.console.messages import counted
+from lnsgd.lightning import Callback
+from lnsgd.records.jobs import JobSpec, read_progress, write_progress
+from lnsgd.replicas import networks_of
+from lnsgd.runs.writing import Throttle
+from lnsgd.sweep.folder import SweepFolder
+
+# The speed is averaged over this time, because the jobs of a sweep differ in length.
+_SPEED_SECONDS = 600
 
 
-class SweepProgress(Callback):
-    """Writes the part of a run's steps that is done to a file, about once a second.
+class JobProgress(Callback):
+    """A callback that writes the finished fraction of a run's steps to a file, about once a second.
 
-    A run that ends at a time instead of a step writes nothing.
+    Nothing is written for a run that ends at a time instead of a step.
 
     Args:
         path: The file.
@@ -26,30 +33,66 @@ class SweepProgress(Callback):
         self._throttle = Throttle()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes where the run stands."""
-        self._last = _last_step(trainer, pl_module)
+        """Write the progress."""
+        self._last = networks_of(pl_module).last_step(trainer)
         self._write(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Writes where the run stands, if the last time is long enough ago."""
+        """Write the progress if it was last written long enough ago."""
         if self._throttle.due():
             with self._throttle.writing():
                 self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
         if self._last and trainer.is_global_zero:
-            with whole_file(self.path) as part:
-                part.write_text(json.dumps({"done": min(1.0, trainer.global_step / self._last)}) + "\n")
+            write_progress(min(1.0, trainer.global_step / self._last), self.path)
 
 
-def _last_step(trainer: Trainer, module: LightningModule) -> int | None:
-    """The step at which a run ends, where that is known."""
-    if isinstance(module, ReplicatedModule):
-        return last_step(trainer)
-    steps = trainer.estimated_stepping_batches
-    return int(steps) if steps not in (float("inf"), -1) else None
+class SweepProgressBar:
+    """A progress bar over the cells of a sweep that are to be run.
 
+    Args:
+        folder: The folder of the sweep.
+        jobs: The jobs that are to be run.
+        console: Where the bar is drawn.
+    """
 
-def part_done(path: Path) -> float:
-    """What `SweepProgress` wrote last, from 0 to 1."""
-    return float(read_record(path, {"done": (int, float)})["done"]) if path.exists() else 0.0
+    def __init__(self, folder: SweepFolder, jobs: Sequence[JobSpec], console: Console) -> None:
+        self._folder = folder
+        self._open = {spec.name: len(spec.cells) for spec in jobs}
+        self._done = 0
+        self._throttle = Throttle()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total} cells"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, auto_refresh=False, speed_estimate_period=_SPEED_SECONDS)
+        self._task = self._bar.add_task("starting", total=sum(self._open.values()))
+
+    def __enter__(self) -> "SweepProgressBar":
+        self._bar.start()
+        self._refresh()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._refresh()
+        self._bar.stop()
+
+    def refresh_if_due(self) -> None:
+        """Redraw the bar if it was last drawn long enough ago."""
+        if self._throttle.due():
+            with self._throttle.writing():
+                self._refresh()
+
+    def _refresh(self) -> None:
+        ended = [job for job in self._open if self._folder.result(job).exists()]
+        self._done += sum(self._open.pop(job) for job in ended)
+        parts = {job: read_progress(self._folder.progress(job)) for job in self._open}
+        under_way = sum(part * self._open[job] for job, part in parts.items())
+        description = f"{counted(len(self._open), 'job')} left"
+        self._bar.update(self._task, completed=self._done + under_way, description=description)
+        self._bar.refresh()

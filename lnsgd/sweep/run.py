@@ -1,4 +1,4 @@
-"""Runs what is missing of a sweep."""
+"""Run what is missing of a sweep."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,14 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lnsgd.sweep.display import Board, show_plan
-from lnsgd.sweep.executor import Executor
+from lnsgd.records.cells import write_planned
+from lnsgd.runs.writing import check_writable, remove_parts, whole_file
+from lnsgd.sweep.config_reader import ConfigReader
+from lnsgd.sweep.display import show_plan
+from lnsgd.sweep.executors.base import Executor
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import Sweep, read_sweep
-from lnsgd.sweep.plan import Packed, Plan, make_plan, pack_cells
-from lnsgd.sweep.resolve import ConfigReader
-from lnsgd.sweep.table import failed_jobs, forget_failed, write_planned
-from lnsgd.writing import check_writable, remove_parts, whole_file
+from lnsgd.sweep.plan import PackedSweep, Plan, make_plan, pack_cells
+from lnsgd.sweep.progress import SweepProgressBar
+from lnsgd.sweep.table import failed_jobs, forget_failed
 
 
 def run_sweep(
@@ -26,22 +28,22 @@ def run_sweep(
     retry_failed: bool = False,
     dry_run: bool = False,
 ) -> bool:
-    """Plans a sweep, shows the plan, and runs the jobs that have not ended yet.
+    """Plan a sweep, show the plan, and run the jobs that have not ended yet.
 
     Args:
-        file: The sweep, see `lnsgd.sweep.grid.read_sweep`.
-        out: Its folder.
-        executor: Who runs the jobs.
-        console: Where plan and progress are shown.
-        retries: See `lnsgd.sweep.work.run_job`.
-        retry_failed: Run again what has failed for good before.
+        file: The file of the sweep, see `lnsgd.sweep.grid.read_sweep`.
+        out: Folder of the sweep.
+        executor: Runs the jobs.
+        console: Shows plan and progress.
+        retries: See `lnsgd.sweep.job_runner.run_job`.
+        retry_failed: Run jobs again that have failed for good.
         dry_run: Only show the plan; run and write nothing.
 
     Returns:
-        False where it was interrupted; see `lnsgd.sweep.executor.Executor.run`.
+        False if the sweep was interrupted; see `lnsgd.sweep.executors.base.Executor.run`.
 
     Raises:
-        ValueError: the sweep is wrong, or the folder cannot be written to; nothing has been run.
+        ValueError: The sweep is not valid, or the folder cannot be written to; nothing has been run.
     """
     wanted, folder = read_sweep(file), SweepFolder(out)
     check_writable(folder.path)
@@ -53,28 +55,30 @@ def run_sweep(
     if dry_run:
         plan = make_plan(wanted, packed, folder, failed_jobs(folder) if retry_failed else [])
         show_plan(wanted, plan, resources, console)
-        if text := executor.handed_over(folder, len(plan.jobs)) if plan.jobs else "":
+        if text := executor.submission_script(folder, len(plan.jobs)) if plan.jobs else "":
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         return True
     with _written_plan(file, wanted, packed, folder, retry_failed) as plan:
         show_plan(wanted, plan, resources, console)
-        with Board(folder, plan.jobs, console) as board:
-            return executor.run(folder, [spec.name for spec in plan.jobs], retries, board.watch)
+        with SweepProgressBar(folder, plan.jobs, console) as bar:
+            return executor.run(folder, [spec.name for spec in plan.jobs], retries, bar.refresh_if_due)
 
 
 @contextmanager
-def _written_plan(file: Path, sweep: Sweep, packed: Packed, folder: SweepFolder, retry_failed: bool) -> Iterator[Plan]:
-    """A plan whose jobs are kept in the folder; others see that somebody works there.
+def _written_plan(
+    file: Path, sweep: Sweep, packed: PackedSweep, folder: SweepFolder, retry_failed: bool
+) -> Iterator[Plan]:
+    """Make a plan and write its jobs into the folder; while in the context, others see that the folder is in use.
 
-    Of two sweeps that are started at the same moment, the second plans when the first has written its jobs and is seen
-    to work: so it takes these, whatever its own packing would be.
+    If two sweeps start at the same moment, the second plans after the first has written its jobs and has marked the
+    folder as in use. The second then takes these jobs, whatever its own packing would be.
     """
     with ExitStack() as working:
         with folder.planning():
             again = forget_failed(folder) if retry_failed else []
             plan = make_plan(sweep, packed, folder, again)
             working.enter_context(folder.working())
-            write_planned(folder, plan.cells.cells)
+            write_planned([(cell.name, cell.options) for cell in plan.cells.cells], folder.planned)
             with whole_file(folder.sweep) as part:
                 shutil.copyfile(file, part)
             for spec in plan.jobs:

@@ -1,152 +1,145 @@
-"""The table of a sweep: a row for each cell, and everything that was measured."""
+"""The table of a sweep: a row for each cell, and every number that was measured."""
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from lnsgd.sweep.cells import Cell
+from lnsgd.console.messages import counted
+from lnsgd.records.cells import (
+    CELL,
+    JOB,
+    MISSING,
+    REASON,
+    RUNNING,
+    STATUS,
+    cells_in,
+    has_failed,
+    read_cells,
+    read_planned,
+    read_trajectories,
+)
+from lnsgd.records.changes import read_changes
 from lnsgd.sweep.folder import SweepFolder
-from lnsgd.untrusted.tables import naming, read_arrow, read_parquet
-from lnsgd.writing import whole_file
-
-# Columns of the table that are not options or measures.
-COLUMNS = {
-    "status": "string",
-    "reason": "string",
-    "steps": "Int64",
-    "epochs": "Int64",
-    "seconds": "Float64",
-    "device": "string",
-    "lnsgd": "string",
-    "torch": "string",
-    "attempts": "Int64",
-    "job": "string",
-}
-
-# Statuses of cells that have not been run to their end.
-UNFINISHED = ("failed", "missing", "running")
-
-_TRAJECTORY = ("cell", "step", "epoch", "split", "measure", "layer", "value", "stderr")
 
 
 def load(folder: str | Path) -> pd.DataFrame:
-    """The table of a sweep, at any time: a row for each cell of the grid, in its order.
+    """Load the table of a sweep, at any time: one row for each cell, in the order of the grid.
 
     Columns are ``cell`` (the hash of its resolved config), its options by their names, ``status``, ``reason``,
     ``steps``, ``epochs``, ``seconds``, ``device``, versions of ``lnsgd`` and ``torch``, ``attempts``, ``job``, and the
-    final measures as ``measure/split/layer`` with ``…/stderr`` where there is a standard error. The status is ``done``,
-    ``limit`` (the limit of steps came before a stopping rule), ``diverged``, ``failed``, or, without a row so far,
-    ``running`` or ``missing``. ``seconds`` of a replica are those of its job divided by the number of its replicas.
+    final measures as ``measure/split/layer``, with ``…/stderr`` if there is a standard error. The status is ``done``,
+    ``limit`` (the limit of steps came before a stopping rule), ``diverged`` or ``failed``; without a result it is
+    ``running`` or ``missing``. The ``seconds`` of a replica are those of its job divided by the number of replicas.
 
     Args:
-        folder: The sweep's, such as ``runs/sweeps/mnist-noise``.
+        folder: Folder of the sweep, such as ``runs/sweeps/mnist-noise``.
 
     Raises:
-        ValueError: the folder holds no sweep.
+        ValueError: The folder does not hold a sweep.
     """
-    sweep = _sweep(folder)
-    planned = read_parquet(sweep.planned)
-    with naming(sweep.planned):
-        options = pd.DataFrame([json.loads(text) for text in planned.options], index=planned.cell).astype(object)
-    options = options.infer_objects()
-    found = _pieces(sweep, planned.cell)
-    rows = found.reindex(planned.cell)
-    running = _running(sweep)
-    unfinished = rows.index[rows.status.isna()]
-    rows.loc[unfinished, "status"] = ["running" if cell in running else "missing" for cell in unfinished]
-    rows["reason"] = rows.reason.fillna("")
-    return pd.concat([options, rows], axis=1).rename_axis("cell").reset_index()
+    sweep = _sweep_folder(folder)
+    options = read_planned(sweep.planned)
+    rows = _rows(sweep, options.index).reindex(options.index)
+    running = _running_cells(sweep)
+    unfinished = rows.index[rows[STATUS].isna()]
+    rows.loc[unfinished, STATUS] = [RUNNING if cell in running else MISSING for cell in unfinished]
+    rows[REASON] = rows[REASON].fillna("")
+    return pd.concat([options, rows], axis=1).rename_axis(CELL).reset_index()
 
 
 def load_trajectories(folder: str | Path) -> pd.DataFrame:
-    """Every number that a sweep has measured so far: cell, step, epoch, split, measure, layer, value, stderr.
+    """Load every number that a sweep has measured so far: cell, step, epoch, split, measure, layer, value, stderr.
 
     Args:
-        folder: The sweep's, such as ``runs/sweeps/mnist-noise``.
+        folder: Folder of the sweep, such as ``runs/sweeps/mnist-noise``.
 
     Raises:
-        ValueError: the folder holds no sweep.
+        ValueError: The folder does not hold a sweep.
     """
-    sweep = _sweep(folder)
-    wanted = read_parquet(sweep.planned).cell
-    tables = []
-    for job, cells in _pieces(sweep, wanted).groupby("job").groups.items():
-        path = sweep.trajectories(Path(str(job)).name)
-        if path.exists():  # a job that failed has none
-            tables.append(read_arrow(path).filter(pc.field("cell").isin(list(cells))))
-    if not tables:
-        return pd.DataFrame(columns=list(_TRAJECTORY))
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    sweep = _sweep_folder(folder)
+    rows = _rows(sweep, read_planned(sweep.planned).index)
+    jobs = [(sweep.trajectories(Path(str(job)).name), list(cells)) for job, cells in rows.groupby(JOB).groups.items()]
+    return read_trajectories([(path, cells) for path, cells in jobs if path.exists()])  # a failed job has none
 
 
-def write_planned(sweep: SweepFolder, cells: Sequence[Cell]) -> None:
-    """Keeps names and options of all cells."""
-    options = [json.dumps(cell.options, ensure_ascii=False, default=str) for cell in cells]
-    with whole_file(sweep.planned) as part:
-        pd.DataFrame({"cell": [cell.name for cell in cells], "options": options}).to_parquet(part, index=False)
-
-
-def complete_cells(sweep: SweepFolder, known: Mapping[str, Iterable[str]], but: Collection[str] = ()) -> set[str]:
-    """Cells that have a row.
+def changed_runs(folder: str | Path) -> list[str]:
+    """Say which runs of a sweep were resumed with other options, by which some of their cells are not what they say.
 
     Args:
-        sweep: The folder.
-        known: Cells of jobs, by the job's name: their pieces need not be read.
-        but: Jobs that do not count.
+        folder: Folder of the sweep, such as ``runs/sweeps/mnist-noise``.
+
+    Returns:
+        A sentence for each time that a run was resumed so: its folder, its cells, the step, and the options with their
+        values before and after.
+
+    Raises:
+        ValueError: The folder does not hold a sweep, or a record of changes is damaged.
+    """
+    sweep = _sweep_folder(folder)
+    found = []
+    for job in sweep.planned_jobs():
+        run = sweep.run(job)
+        if not run.changes.exists():
+            continue
+        cells = [cell for cell, _ in sweep.read_job(job).cells]
+        of = f"cell {cells[0]}" if len(cells) == 1 else counted(len(cells), "cell")
+        found += [f"{run.path} ({of}): options changed {change}" for change in read_changes(run)]
+    return found
+
+
+def complete_cells(
+    sweep: SweepFolder, known: Mapping[str, Iterable[str]], except_jobs: Collection[str] = ()
+) -> set[str]:
+    """Return the cells that have a row.
+
+    Args:
+        sweep: The folder of the sweep.
+        known: Cells of some jobs, by name of the job; the results of these jobs need not be read.
+        except_jobs: Jobs that do not count.
     """
     found: set[str] = set()
-    for path in _names(sweep):
-        if path.stem in but:
+    for path in _result_files(sweep):
+        if path.stem in except_jobs:
             continue
         cells = known.get(path.stem)
-        found.update(read_arrow(path, ["cell"]).column(0).to_pylist() if cells is None else cells)
+        found.update(cells_in(path) if cells is None else cells)
     return found
 
 
 def failed_jobs(sweep: SweepFolder) -> list[str]:
-    """Jobs that have failed for good, and that nobody runs."""
-    names = [path.stem for path in _names(sweep)]
+    """Return the jobs that have failed for good and are not running."""
+    names = [path.stem for path in _result_files(sweep)]
     return [job for job in names if _has_failed(sweep, job) and not sweep.is_running(job)]
 
 
 def forget_failed(sweep: SweepFolder) -> list[str]:
-    """Lets jobs that have failed for good begin anew; gives their names."""
+    """Forget jobs that have failed for good, so that they run again; return their names."""
     return [job for job in failed_jobs(sweep) if sweep.forget(job, lambda name: _has_failed(sweep, name))]
 
 
 def _has_failed(sweep: SweepFolder, job: str) -> bool:
-    piece = sweep.piece(job)
-    return piece.exists() and "failed" in read_arrow(piece, ["status"]).column(0).to_pylist()
+    return sweep.result(job).exists() and has_failed(sweep.result(job))
 
 
-def _sweep(folder: str | Path) -> SweepFolder:
+def _sweep_folder(folder: str | Path) -> SweepFolder:
     sweep = SweepFolder(Path(folder))
     if not sweep.planned.exists():
-        raise ValueError(f"{folder} holds no sweep; give the folder that `lnsgd sweep` wrote, such as runs/sweeps/NAME")
+        raise ValueError(
+            f"{folder} does not hold a sweep; give the folder that `lnsgd sweep` wrote, such as runs/sweeps/NAME"
+        )
     return sweep
 
 
-def _names(sweep: SweepFolder) -> list[Path]:
-    return sorted(sweep.pieces.glob("[!.]*.parquet"))
+def _result_files(sweep: SweepFolder) -> list[Path]:
+    return sorted(sweep.results.glob("[!.]*.parquet"))
 
 
-def _pieces(sweep: SweepFolder, wanted: "pd.Series[Any]") -> pd.DataFrame:
-    """All rows there are, by cell; of a cell that was run in two jobs that which did not fail, or was written first."""
-    paths = sorted(_names(sweep), key=lambda path: path.stat().st_mtime_ns)
-    if not paths:
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    table = pa.concat_tables([read_arrow(path) for path in paths], promote_options="permissive").to_pandas()
-    table = table[table.cell.isin(wanted)].sort_values("status", key=lambda status: status == "failed", kind="stable")
-    table = table.drop_duplicates("cell").set_index("cell").drop(columns="options")
-    measures = [name for name in table.columns if name not in COLUMNS]
-    return table.astype(COLUMNS)[[*COLUMNS, *measures]]
+def _rows(sweep: SweepFolder, wanted: Collection[str]) -> pd.DataFrame:
+    """Read the rows of all jobs that have ended, by cell."""
+    return read_cells(sorted(_result_files(sweep), key=lambda path: path.stat().st_mtime_ns), wanted)
 
 
-def _running(sweep: SweepFolder) -> set[str]:
-    jobs = [job for job in sweep.planned_jobs() if not sweep.piece(job).exists() and sweep.is_running(job)]
+def _running_cells(sweep: SweepFolder) -> set[str]:
+    jobs = [job for job in sweep.planned_jobs() if not sweep.result(job).exists() and sweep.is_running(job)]
     return {cell for job in jobs for cell, _ in sweep.read_job(job).cells}

@@ -1,5 +1,5 @@
-"""Opens files that may be broken, or of anyone: nothing in them is run, and what is refused is said in one line.
+"""Untrusted files: read files that may be damaged or hostile, without ever executing code from them.
 
-Everything raises ValueError: one that names the file, or ``UnreadableError``, which says only the reason, for
-callers that have a sentence of their own around it.
+A file that is refused raises ValueError in one line. The error names the file or, as ``UnreadableError``, contains only
+the reason, for callers that put it into a sentence of their own.
 """

@@ -1,4 +1,4 @@
-"""Which classes a config may name that the user did not write: naming one imports its module, which runs it."""
+"""Check which classes an untrusted config names: naming a class imports its module, which executes it."""
 
 import importlib
 import importlib.util
@@ -13,7 +13,7 @@ import yaml
 
 from lnsgd.untrusted.files import UnreadableError
 
-# Packages of which importing a module does nothing else. Of torch only these: others load and run files.
+# Packages whose modules may be imported without side effects. Other parts of torch load and execute files.
 ALLOWED = (
     "lnsgd",
     "torch.nn",
@@ -29,69 +29,69 @@ _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def check_class_paths(content: Any, trusted: Collection[str] = ()) -> None:
-    """Refuses whatever would make the parser of configs import or call something that is not known to be harmless.
+    """Refuse content that would make the parser of configs import or call anything that is not known to be harmless.
 
-    The parser takes class paths not only where ``class_path`` stands: a text may be one, may be YAML that holds one,
-    or name a file that does.
+    The parser accepts class paths not only as ``class_path``: any text may be one, may be YAML that contains one, or
+    may name a file that does.
 
     Args:
-        content: Plain values, of a file.
+        content: Plain values, from a file.
         trusted: Packages that the user trusts besides `ALLOWED`, such as ``mypackage``.
 
     Raises:
-        UnreadableError: it names a class elsewhere, or something else than a class of these packages.
+        UnreadableError: It names a class of another package, or an object that is not a class.
     """
     allowed = (*ALLOWED, *trusted)
     for text in _texts(content):
         if _names_file(text):
-            raise UnreadableError(f"it has the name of a file, {text!r:.60}, in place of a value; write what is in it")
-        for read in _as_read(text):
+            raise UnreadableError(f"it has the name of a file, {text!r:.60}, instead of a value; write its content")
+        for read in _readings(text):
             if _IMPORT_PATH.fullmatch(read):
                 _check_import(read, allowed)
 
 
 def _check_import(path: str, allowed: Collection[str]) -> None:
     top = path.partition(".")[0]
-    if not _within(path, allowed):
-        # What cannot be imported is no class path: a file's name, or that of a layer.
+    if not _is_within(path, allowed):
+        # A text that cannot be imported is not a class path, but the name of a file or a layer.
         if top in sys.modules or importlib.util.find_spec(top) is not None:
             raise UnreadableError(
-                f"it names {path}, and to import {top} runs its code; if you trust it, say so with --trust {top}"
+                f"it names {path}, and importing {top} executes its code; if you trust it, pass --trust {top}"
             )
         return
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        return  # the parser says so, and what is wrong with it
+        return  # the parser reports it
     if inspect.ismodule(found):
         return
     home = getattr(found, "__module__", None) or ""
-    if not inspect.isclass(found) or not _within(home, allowed):
-        raise UnreadableError(f"it names {path}, which is no class of {', '.join(allowed)}")
+    if not inspect.isclass(found) or not _is_within(home, allowed):
+        raise UnreadableError(f"it names {path}, which is not a class of {', '.join(allowed)}")
 
 
-def _within(path: str, packages: Collection[str]) -> bool:
+def _is_within(path: str, packages: Collection[str]) -> bool:
     return any(path == package or path.startswith(f"{package}.") for package in packages)
 
 
 def _texts(content: Any) -> Iterator[str]:
-    below = [content]
-    while below:
-        value = below.pop()
+    stack = [content]
+    while stack:
+        value = stack.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, dict):
-            below += [*value.keys(), *value.values()]
+            stack += [*value.keys(), *value.values()]
         elif isinstance(value, list):
-            below += value
+            stack += value
 
 
-def _as_read(text: str) -> Iterator[str]:
-    """A text, and what it says where it is read as YAML once or several times: ``'"a.B"'`` is ``a.B`` in the end.
+def _readings(text: str) -> Iterator[str]:
+    """Yield a text, and what it becomes when it is read as YAML repeatedly: ``'"a.B"'`` becomes ``a.B``.
 
     Raises:
-        UnreadableError: it says anything but one text, number or the like.
+        UnreadableError: It contains anything except one text, number or other scalar.
     """
     before = None
     while text != before:
@@ -106,7 +106,7 @@ def _as_read(text: str) -> Iterator[str]:
         if node is None:
             return
         if not isinstance(node, yaml.ScalarNode):
-            raise UnreadableError(f"it has the text {text!r:.60} in place of a value; write the value itself")
+            raise UnreadableError(f"it has the text {text!r:.60} instead of a value; write the value itself")
         text = node.value
 
 
@@ -114,5 +114,5 @@ def _names_file(text: str) -> bool:
     try:
         path = Path(text)
         return path.exists() and not path.is_dir()
-    except (OSError, ValueError):  # too long for a name, or with a zero in it
+    except (OSError, ValueError):  # too long for a name, or with a null character
         return False

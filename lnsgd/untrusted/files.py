@@ -1,27 +1,27 @@
-"""Files before they are opened: ordinary ones, of a size that can be held in memory."""
+"""Check files before they are opened: they must be ordinary files of a limited size."""
 
 import stat
 from pathlib import Path
 
 
 class UnreadableError(ValueError):
-    """Why a file is refused, in a few words; which file it is the caller says."""
+    """The reason why a file is refused, in a few words; the caller names the file."""
 
 
-def size_of(path: Path, most: int | None = None) -> int:
-    """Size of a file in bytes, asked before anything of it is read.
+def size_of(path: Path, largest: int | None = None) -> int:
+    """Return the size of a file in bytes, before it is read.
 
     Args:
         path: The file, or a link to one.
-        most: Bytes that are allowed.
+        largest: The largest number of bytes that is allowed.
 
     Raises:
-        UnreadableError: it is a folder, a pipe or a device, which might never end; or it is too large.
-        OSError: it is not there, or may not be asked.
+        UnreadableError: It is too large, or a folder, a pipe or a device, which might never end.
+        OSError: It does not exist or cannot be accessed.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableError("it is no ordinary file")
-    if most is not None and status.st_size > most:
-        raise UnreadableError(f"it has {status.st_size:,} bytes, at most {most:,} are expected")
+        raise UnreadableError("it is not an ordinary file")
+    if largest is not None and status.st_size > largest:
+        raise UnreadableError(f"it has {status.st_size:,} bytes, and at most {largest:,} are allowed")
     return status.st_size

@@ -1,20 +1,20 @@
-"""Pickles, looked through before anything in them is made.
+"""Check pickles before any object in them is made.
 
-A restricted reader refuses functions that a pickle may not call, but what it may make can still fill the memory or
-take for ever: ``bytearray(10**12)``, a memo of 2³¹ entries, a tuple of tuples of tuples that is hashed.
+A restricted reader refuses functions that a pickle must not call, but objects that are allowed can still fill the
+memory or take forever: ``bytearray(10**12)``, a memo of 2³¹ entries, a tuple of tuples of tuples that is hashed.
 """
 
 import pickletools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import IO, Any, NamedTuple
 
 from lnsgd.untrusted.files import UnreadableError
 
-# A tuple may have so many parts, those of its parts included: as a key it is hashed, every part as often as it occurs.
-_MOST_PARTS = 1024
+# The most parts of a tuple, including parts of its parts: as a key it is hashed, every part as often as it occurs.
+_MAX_PARTS = 1024
 
-# A memo is an array in some readers: an index far beyond the number of entries fills the memory.
-_MOST_MEMO = 1 << 24
+# The largest index of a memo, which is an array in some readers: a larger index would fill the memory.
+_MAX_MEMO = 1 << 24
 
 _GETS = ("GET", "BINGET", "LONG_BINGET")
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
@@ -23,52 +23,61 @@ _TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", *_CALLS)
 
 
 class CallsError(UnreadableError):
-    """A pickle would call a function that it may not."""
+    """A pickle would call a function that is not allowed."""
 
 
-class _Made(NamedTuple):
-    """What a pickle puts on its stack: in how many parts it is hashed, and the text or global that it is."""
+class _StackItem(NamedTuple):
+    """An object on the stack of a pickle: the number of parts that are hashed, and its text or global name."""
 
     parts: int = 1
     text: str = ""
 
 
-def check_pickle(file: IO[bytes], callable_names: Collection[str]) -> None:
-    """Looks through one pickle, up to its end; nothing in it is made.
+def check_pickle(
+    file: IO[bytes], callable_names: Collection[str], is_replaced: Callable[[str], bool] | None = None
+) -> set[str]:
+    """Check one pickle up to its end, without making any object.
 
     Args:
-        file: Where the pickle begins; afterwards where it has ended.
-        callable_names: What it may call, such as ``collections.OrderedDict``.
+        file: Positioned at the beginning of the pickle; afterwards at its end.
+        callable_names: Names that it may call, such as ``collections.OrderedDict``.
+        is_replaced: Says of which further names, instead of being imported, a harmless one is called; by default none.
+
+    Returns:
+        The names that it refers to and that are replaced.
 
     Raises:
-        CallsError: it calls anything else.
-        UnreadableError: it is damaged, or would take memory or time out of proportion to its size.
+        CallsError: It calls anything else.
+        UnreadableError: It is damaged, or would take memory or time out of proportion to its size.
     """
-    looking = _Looking(callable_names)
+    simulator = _StackSimulator(callable_names, is_replaced or (lambda name: False))
     try:
         for opcode, argument, _ in pickletools.genops(file):
-            looking.take(opcode, argument)
+            simulator.execute(opcode, argument)
     except UnreadableError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way
-        raise UnreadableError("it is no pickle, or damaged") from error
+    except Exception as error:  # a damaged pickle may raise any error
+        raise UnreadableError("it is not a pickle, or damaged") from error
+    return simulator.replaced
 
 
-class _Looking:
-    """The stack and the memo of a pickle's machine, with sizes in place of objects."""
+class _StackSimulator:
+    """The stack and the memo of a pickle's machine, with sizes instead of objects."""
 
-    def __init__(self, callable_names: Collection[str]) -> None:
+    def __init__(self, callable_names: Collection[str], is_replaced: Callable[[str], bool]) -> None:
+        self.replaced: set[str] = set()
         self._callable_names = callable_names
-        self._stack: list[_Made | None] = []  # None is a mark
-        self._memo: dict[int, _Made] = {}
+        self._is_replaced = is_replaced
+        self._stack: list[_StackItem | None] = []  # None is a mark
+        self._memo: dict[int, _StackItem] = {}
 
-    def take(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        """One instruction."""
+    def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Simulate one instruction."""
         name = opcode.name
         if name in _GETS:
             self._stack.append(self._memo[int(argument)])
         elif name in _PUTS or name == "MEMOIZE":
-            self._keep(len(self._memo) if name == "MEMOIZE" else int(argument))
+            self._memorize(len(self._memo) if name == "MEMOIZE" else int(argument))
         elif name == "MARK":
             self._stack.append(None)
         elif name == "DUP":
@@ -79,15 +88,15 @@ class _Looking:
         else:
             self._replace(opcode, argument if isinstance(argument, str) else "")
 
-    def _keep(self, index: int) -> None:
+    def _memorize(self, index: int) -> None:
         made = self._stack[-1]
-        if index > _MOST_MEMO or made is None:
+        if index > _MAX_MEMO or made is None:
             raise UnreadableError(f"its memo has an entry {index}")
         self._memo[index] = made
 
     def _replace(self, opcode: pickletools.OpcodeInfo, text: str) -> None:
-        """Takes from the stack what an instruction takes, and puts there what it gives."""
-        taken = self._taken(opcode)
+        """Pop the arguments of an instruction from the stack, and push its result."""
+        taken = self._pop_arguments(opcode)
         name = opcode.name
         if name in _CALLS and name != "INST":
             self._check_call(taken[0].text)
@@ -95,15 +104,17 @@ class _Looking:
             text = text.replace(" ", ".")
         elif name == "STACK_GLOBAL":
             text = f"{taken[0].text}.{taken[1].text}"
+        if name in ("GLOBAL", "STACK_GLOBAL") and self._is_replaced(text):
+            self.replaced.add(text)
         parts = 1 + sum(one.parts for one in taken) if name in _TUPLES else 1
-        if parts > _MOST_PARTS:
-            raise UnreadableError(f"it has a tuple of more than {_MOST_PARTS:,} parts within each other")
+        if parts > _MAX_PARTS:
+            raise UnreadableError(f"it has a tuple with more than {_MAX_PARTS:,} nested parts")
         if opcode.stack_after:
-            self._stack.append(_Made(parts, text))
+            self._stack.append(_StackItem(parts, text))
 
-    def _taken(self, opcode: pickletools.OpcodeInfo) -> list[_Made]:
-        """What an instruction takes from the stack, in its order there."""
-        taken: list[_Made] = []
+    def _pop_arguments(self, opcode: pickletools.OpcodeInfo) -> list[_StackItem]:
+        """Pop the arguments of an instruction, and return them in their order on the stack."""
+        taken: list[_StackItem] = []
         before = len(opcode.stack_before)
         if pickletools.markobject in opcode.stack_before:
             while (one := self._stack.pop()) is not None:
@@ -111,10 +122,10 @@ class _Looking:
             before = opcode.stack_before.index(pickletools.markobject)
         for _ in range(before):
             one = self._stack.pop()
-            taken.append(one if one is not None else _Made())
+            taken.append(one if one is not None else _StackItem())
         return taken[::-1]
 
     def _check_call(self, name: str) -> None:
-        if name not in self._callable_names:
+        if name not in self._callable_names and name not in self.replaced:
             known = name and name.isprintable()
-            raise CallsError(f"it asks for {name[:80] if known else 'what is no function'}")
+            raise CallsError(f"it asks for {name[:80] if known else 'an object that is not a function'}")

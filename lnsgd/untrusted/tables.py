@@ -1,4 +1,4 @@
-"""Tables and records that lnsgd wrote, or somebody else: errors name the file, and small files stay small in memory."""
+"""Read tables and records from anyone: errors name the file, and small files stay small in memory."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,24 +12,24 @@ if TYPE_CHECKING:  # they take a moment to import, which training does without
     import pandas as pd
     import pyarrow as pa
 
-# What the user can do about a file that cannot be read.
+# The remedy for a file that cannot be read.
 REMEDY = "make it again, or leave this folder out"
 
-# Fields of a table, and bytes of one that is unpacked: a gigabyte or two in memory.
-_MOST_FIELDS, _MOST_BYTES = 200_000_000, 2 << 30
+# The most fields and the most unpacked bytes of a table: one or two gigabytes in memory.
+_MAX_FIELDS, _MAX_BYTES = 200_000_000, 2 << 30
 
 
 class FileError(ValueError):
-    """A file cannot be read; the message names it, and the remedy."""
+    """A file cannot be read; the message names the file and the remedy."""
 
 
 @contextmanager
 def naming(path: Path, remedy: str = REMEDY) -> Iterator[None]:
-    """A context in which a file is read: whatever goes wrong is one `FileError`.
+    """Turn every error while a file is read into one `FileError` that names the file.
 
     Args:
-        path: The file.
-        remedy: What the user can do about it.
+        path: The file that is read in this context.
+        remedy: What the user can do.
     """
     try:
         yield
@@ -37,26 +37,26 @@ def naming(path: Path, remedy: str = REMEDY) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise FileError(f"{path} is missing; {remedy}") from None
-    except Exception as error:  # of pandas and pyarrow, and what content of another form than expected leads to
+    except Exception as error:  # of pandas and pyarrow, or due to unexpected content
         cause = " ".join(str(error).split())[:160] or type(error).__name__
         raise FileError(f"{path} cannot be read ({cause}); {remedy}") from error
 
 
 def read_record(path: Path, fields: Mapping[str, Any], remedy: str = REMEDY) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Args:
         path: The file.
-        fields: What it must have: names, and types as ``isinstance`` takes them. True and false are no numbers.
-        remedy: What the user can do about a file that cannot be read.
+        fields: Names of required fields with their types for ``isinstance``. True and false do not count as numbers.
+        remedy: What the user can do if the file cannot be read.
 
     Raises:
-        ValueError: it is missing or damaged, or a field is missing or of another type.
+        ValueError: The file is missing or damaged, or a field is missing or has another type.
     """
     with naming(path, remedy):
         found = load_json(path)
         if not isinstance(found, dict):
-            raise UnreadableError(f"it holds {type(found).__name__} where an object is expected")
+            raise UnreadableError(f"it holds {type(found).__name__} instead of an object")
         for name, kind in fields.items():
             if name not in found:
                 raise UnreadableError(f"it has no {name}")
@@ -66,10 +66,10 @@ def read_record(path: Path, fields: Mapping[str, Any], remedy: str = REMEDY) -> 
 
 
 def read_parquet(path: Path) -> "pd.DataFrame":
-    """A Parquet file as a table of pandas.
+    """Read a Parquet file into a data frame.
 
     Raises:
-        ValueError: it is missing, damaged, or unpacks to more than a table of lnsgd has.
+        ValueError: The file is missing or damaged, or unpacks to more than any table of lnsgd.
     """
     import pandas as pd
 
@@ -79,15 +79,15 @@ def read_parquet(path: Path) -> "pd.DataFrame":
 
 
 def read_arrow(path: Path, columns: Collection[str] | None = None, remedy: str = REMEDY) -> "pa.Table":
-    """The same as a table of Arrow; of all columns, or of some.
+    """Read a Parquet file, or some of its columns, into a table of Arrow.
 
     Args:
         path: The file.
-        columns: Those that are wanted.
-        remedy: What the user can do about a file that cannot be read.
+        columns: The columns to read; by default all.
+        remedy: What the user can do if the file cannot be read.
 
     Raises:
-        ValueError: as `read_parquet`.
+        ValueError: See `read_parquet`.
     """
     import pyarrow.parquet as pq
 
@@ -97,7 +97,7 @@ def read_arrow(path: Path, columns: Collection[str] | None = None, remedy: str =
 
 
 def check_parquet(path: Path) -> None:
-    """Raises UnreadableError where a file's rows, or the texts that its dictionaries repeat, fill the memory."""
+    """Raise UnreadableError if the rows of a file, or the texts that its dictionaries repeat, would fill the memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,14 +106,14 @@ def check_parquet(path: Path) -> None:
         about, schema = file.metadata, file.schema_arrow
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         rows = max(about.num_rows, sum(group.num_rows for group in groups))
-        if rows * about.num_columns > _MOST_FIELDS or sum(group.total_byte_size for group in groups) > _MOST_BYTES:
+        if rows * about.num_columns > _MAX_FIELDS or sum(group.total_byte_size for group in groups) > _MAX_BYTES:
             raise UnreadableError(f"it has {rows:,} rows of {about.num_columns:,} columns")
         if nested := [field.name for field in schema if pa.types.is_nested(field.type)]:
-            raise UnreadableError(f"it has tables within the column {nested[0]!r:.60}")
+            raise UnreadableError(f"the column {nested[0]!r:.60} holds nested tables")
         texts = [field.name for field in schema if _is_text(field.type)]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        if sum(map(_unpacked, file.read(texts).columns)) > _MOST_BYTES:
-            raise UnreadableError("its texts are larger than any of lnsgd")
+        if sum(map(_unpacked_bytes, file.read(texts).columns)) > _MAX_BYTES:
+            raise UnreadableError("its texts are larger than those of any table of lnsgd")
 
 
 def _is_text(kind: "pa.DataType") -> bool:
@@ -123,8 +123,8 @@ def _is_text(kind: "pa.DataType") -> bool:
     return any(check(plain) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
-def _unpacked(column: "pa.ChunkedArray") -> int:
-    """Bytes of the texts of a column, each as often as it is referred to."""
+def _unpacked_bytes(column: "pa.ChunkedArray") -> int:
+    """Return the bytes of the texts of a column, each as often as it is referred to."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

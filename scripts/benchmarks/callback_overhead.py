@@ -1,7 +1,7 @@
-"""What callbacks cost: training with and without them, in one process.
+"""Compare training with and without callbacks, in one process.
 
     python scripts/benchmarks/callback_overhead.py [DATA_DIR] [--nets mlp resnet20] [--callbacks trackers guard]
-        [--device cpu|cuda] [--rounds N] [--epochs N]
+        [--device cpu|cuda] [--rounds N] [--epochs N] [--images N]
 
 784-600-10 on MNIST and ResNet-20 on CIFAR-10, batches of 128 with label noise, the test set validated after every
 epoch. The same run without callbacks, with the four trackers `ActiveNeurons`, `ClassAssociation`, `DistanceFromInit`
@@ -35,17 +35,23 @@ from lnsgd.modules import Classifier
 
 
 class Experiment(NamedTuple):
-    """What is trained: network, data and learning rate, and for how many epochs."""
+    """A training task: network, data, learning rate, number of epochs, and of training images (``None`` for all)."""
 
     net: Callable[[], torch.nn.Module]
-    data: Callable[[str | None], ImageData]
+    data: Callable[[str | None, int | None], ImageData]
     lr: float
     epochs: int
+    images: int | None = None
 
 
 EXPERIMENTS = {
-    "mlp": Experiment(lambda: MLP([784, 600, 10]), lambda folder: MNIST(folder), 0.1, 12),
-    "resnet20": Experiment(ResNet20, lambda folder: CIFAR10(folder, standardize=True, eval_batch_size=500), 0.1, 4),
+    "mlp": Experiment(lambda: MLP([784, 600, 10]), lambda folder, images: MNIST(folder, subset=images), 0.1, 12),
+    "resnet20": Experiment(
+        ResNet20,
+        lambda folder, images: CIFAR10(folder, subset=images, standardize=True, eval_batch_size=500),
+        0.1,
+        4,
+    ),
 }
 
 
@@ -56,14 +62,14 @@ CALLBACKS: dict[str, Callable[[], list[pl.Callback]]] = {
 
 
 class Seconds(NamedTuple):
-    """Seconds of a whole run, and of an epoch that is neither its first nor its last."""
+    """Seconds of a whole run, and of an epoch that is neither the first nor the last."""
 
     run: float
     epoch: float
 
 
 class EpochClock(pl.Callback):
-    """Keeps when each epoch of training started."""
+    """Record when each epoch of training starts."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
@@ -73,14 +79,14 @@ class EpochClock(pl.Callback):
 
 
 def now() -> float:
-    """Seconds, when the device has done all that it was told."""
+    """Return the time in seconds, after waiting for the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def train(experiment: Experiment, folder: str | None, device: str, callbacks: list[pl.Callback]) -> Seconds:
-    """One run."""
+    """Train once."""
     clock = EpochClock()
     module = Classifier(
         experiment.net(),
@@ -100,7 +106,7 @@ def train(experiment: Experiment, folder: str | None, device: str, callbacks: li
             enable_model_summary=False,
         )
         start = now()
-        trainer.fit(module, datamodule=experiment.data(folder))
+        trainer.fit(module, datamodule=experiment.data(folder, experiment.images))
         end = now()
     inner = [after - before for before, after in zip(clock.starts, clock.starts[1:])]
     return Seconds(end - start, statistics.median(inner[1:] or inner))
@@ -109,8 +115,8 @@ def train(experiment: Experiment, folder: str | None, device: str, callbacks: li
 def compare(
     experiment: Experiment, names: Sequence[str], folder: str | None, device: str, rounds: int
 ) -> dict[str, object]:
-    """Medians over rounds in which all contestants run, and their ratios."""
-    experiment.data(folder).prepare_data()
+    """Run all contestants in rounds, and return medians and ratios."""
+    experiment.data(folder, experiment.images).prepare_data()
     contestants = {"without": list, **{f"with {name}": CALLBACKS[name] for name in names}}
     found: dict[str, list[Seconds]] = {name: [] for name in contestants}
     for _ in range(rounds):
@@ -134,7 +140,7 @@ def _rounded(seconds: Seconds) -> dict[str, float]:
 
 
 def main() -> None:
-    """Prints the JSON object."""
+    """Print the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", nargs="?", help="folder of data sets; by default as for lnsgd.data.MNIST")
     parser.add_argument("--nets", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
@@ -142,16 +148,19 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--epochs", type=int, help="of every run, at least 2 (default: 12 and 4)")
+    parser.add_argument("--images", type=int, help="for training (default: all)")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     on_gpu = options.device == "cuda"
     chosen = {name: EXPERIMENTS[name] for name in options.nets}
+    chosen = {name: experiment._replace(images=options.images) for name, experiment in chosen.items()}
     if options.epochs is not None:
         chosen = {name: experiment._replace(epochs=options.epochs) for name, experiment in chosen.items()}
     result = {
         "benchmark": "callback_overhead",
         "work": "training with callbacks at their defaults, and without; batch 128, validated every epoch",
+        "images": options.images or "all",
         "nets": {
             name: compare(experiment, options.callbacks, options.data_dir, options.device, options.rounds)
             for name, experiment in chosen.items()

@@ -1,4 +1,4 @@
-"""Seconds per CIFAR-10 epoch: lnsgd, a hand-written loop, and a script with a DataLoader, in one process.
+"""Compare the seconds per CIFAR-10 epoch of lnsgd, a hand-written loop, and a script with a DataLoader, in one process.
 
     python scripts/benchmarks/cifar10_epoch.py [DATA_DIR] [--device cpu|cuda] [--images N] [--rounds N]
         [--precision 32-true|bf16-mixed] [--workers N] [--channels-last] [--compile-mode MODE]
@@ -51,7 +51,7 @@ sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says."""
+    """Settings from the command line."""
 
     data_dir: str | None
     device: torch.device
@@ -63,28 +63,28 @@ class Settings:
 
     @property
     def autocast(self) -> torch.autocast:
-        """Of the contestants without Lightning."""
+        """Make the optimizer of the contestants without Lightning."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
     def network(self) -> tuple[nn.Module, nn.Module]:
-        """The network of the contestants without Lightning, and what is called in its place where it is compiled."""
+        """Return the network of the contestants without Lightning, and the function that is called for its outputs."""
         net = ResNet20().to(self.device)
         if self.channels_last:
             net = net.to(memory_format=torch.channels_last)
         return net, torch.compile(net, mode=self.compile_mode, dynamic=False) if self.compile_mode else net
 
     def as_wanted(self, images: Tensor) -> Tensor:
-        """A batch in the memory format of the network."""
+        """Return a batch in the memory format of the network."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
     def synchronize(self) -> None:
-        """Waits for the device."""
+        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 class EpochTimer(pl.Callback):
-    """Keeps the seconds from the start of each epoch to that of the next, or to the end."""
+    """Record the seconds from the start of each epoch to the start of the next, or to the end."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self.synchronize = synchronize
@@ -92,7 +92,7 @@ class EpochTimer(pl.Callback):
 
     @property
     def seconds(self) -> list[float]:
-        """Of each epoch."""
+        """Return the seconds of each epoch."""
         return [end - start for start, end in pairwise(self._starts)]
 
     def _mark(self) -> None:
@@ -107,7 +107,7 @@ class EpochTimer(pl.Callback):
 
 
 def lnsgd_epochs(settings: Settings) -> list[float]:
-    """Classifier and CIFAR10 of lnsgd under the Trainer."""
+    """Time Classifier and CIFAR10 of lnsgd under the Trainer."""
     timer = EpochTimer(settings.synchronize)
     trainer = pl.Trainer(
         max_epochs=EPOCHS,
@@ -131,7 +131,7 @@ def lnsgd_epochs(settings: Settings) -> list[float]:
 
 
 def augmented(images: Tensor) -> Tensor:
-    """Crops from a frame of zeros, half of them mirrored, a batch at once: (B, 3, 32, 32), of uint8."""
+    """Crop images (B, 3, 32, 32), uint8, from a frame of zeros, and mirror half of them, all at once."""
     n, channels, height, width = images.shape
     framed = F.pad(images, (PADDING,) * 4)
     row, column = torch.randint(2 * PADDING + 1, (2, n, 1), device=images.device)
@@ -144,7 +144,7 @@ def augmented(images: Tensor) -> Tensor:
 
 
 def hand_written_epochs(settings: Settings) -> list[float]:
-    """Tensors on the device and a loop, nothing else."""
+    """Time a loop over tensors on the device."""
     data = CIFAR10(settings.data_dir).load(train=True)
     images = data.inputs[: settings.images].to(settings.device)
     labels = data.labels[: settings.images].to(settings.device)
@@ -165,7 +165,7 @@ def hand_written_epochs(settings: Settings) -> list[float]:
 
 
 class Photographs(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """What torchvision's CIFAR10 does: an array of images, each of which becomes one of PIL's and is transformed."""
+    """A data set as torchvision's CIFAR10: an array of images, each of which becomes a PIL image and is transformed."""
 
     def __init__(self, images: np.ndarray, labels: list[int]) -> None:
         from torchvision import transforms
@@ -190,7 +190,7 @@ class Photographs(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def dataloader_epochs(settings: Settings) -> list[float]:
-    """A DataLoader with workers, as in Idelbayev's script."""
+    """Time a DataLoader with workers, as in Idelbayev's script."""
     data = CIFAR10(settings.data_dir).load(train=True)
     images = data.inputs[: settings.images].permute(0, 2, 3, 1).contiguous().numpy()
     loader = torch.utils.data.DataLoader(
@@ -217,7 +217,7 @@ def dataloader_epochs(settings: Settings) -> list[float]:
 
 
 def seconds(work: Callable[[], None], settings: Settings) -> float:
-    """Wall-clock seconds of a call, to its end on the device."""
+    """Return the wall-clock seconds of a call, to its end on the device."""
     settings.synchronize()
     start = time.perf_counter()
     work()
@@ -233,13 +233,13 @@ CONTESTANTS: dict[str, Callable[[Settings], list[float]]] = {
 
 
 def rounds(settings: Settings, number: int) -> Iterator[dict[str, float]]:
-    """Rounds in which each contestant runs a few epochs, of which the first warms up."""
+    """Run each contestant for a few epochs in rounds; the first epoch warms up."""
     for _ in range(number):
         yield {name: min(run(settings)[1:]) for name, run in CONTESTANTS.items()}
 
 
 def parse() -> tuple[Settings, int]:
-    """Settings and the number of rounds from the command line."""
+    """Read the settings and the number of rounds from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", nargs="?", help="folder of data sets; by default as for lnsgd.data.CIFAR10")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
@@ -260,7 +260,7 @@ def parse() -> tuple[Settings, int]:
 
 
 def main() -> None:
-    """Prints the JSON object."""
+    """Print the JSON object."""
     settings, number = parse()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

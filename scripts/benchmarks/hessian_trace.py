@@ -1,4 +1,4 @@
-"""Seconds to a Hessian trace with 2 % standard error: lnsgd, curvlinops and PyHessian, in one process.
+"""Compare the seconds to a Hessian trace with 2 % standard error of lnsgd, curvlinops and PyHessian, in one process.
 
     python scripts/benchmarks/hessian_trace.py [--nets mlp resnet20] [--images N] [--probes K] [--device D]
 
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def batches_of(data: TensorData, images: int, device: str) -> Batches:
-    """The first images of the training set."""
+    """Return the first images of the training set."""
     data.setup()
     loader = data.measurement_dataloader("train", images)
     return [
@@ -49,7 +49,7 @@ def batches_of(data: TensorData, images: int, device: str) -> Batches:
 
 
 def trained(net: nn.Module, batches: Batches, epochs: int) -> nn.Module:
-    """The network after a few epochs, in eval mode."""
+    """Train a network for a few epochs, and return it in eval mode."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for _ in range(epochs):
         for inputs, labels in batches:
@@ -60,7 +60,7 @@ def trained(net: nn.Module, batches: Batches, epochs: int) -> nn.Module:
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it gives."""
+    """Return the seconds of a call, and its result."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -71,13 +71,13 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def gradient(net: nn.Module, batches: Batches) -> None:
-    """One gradient of the mean loss."""
+    """Compute one gradient of the mean loss."""
     for inputs, labels in batches:
         torch.autograd.grad(nn.functional.cross_entropy(net(inputs), labels), list(net.parameters()))
 
 
 def lnsgd_row(net: nn.Module, batches: Batches, probes: int | None = None, rtol: float = RTOL, **options: Any) -> Row:
-    """One of lnsgd's methods to the tolerance; or with a number of probes."""
+    """Time one of lnsgd's methods, to the tolerance or with a number of probes."""
     limit = {} if probes is None else {"min_probes": probes, "max_probes": probes}
 
     def trace(data: Batches) -> Estimate:
@@ -93,7 +93,7 @@ def lnsgd_row(net: nn.Module, batches: Batches, probes: int | None = None, rtol:
 
 
 def sampled_row(probe: Callable[[], float], probes: int) -> Row:
-    """A contestant that gives one probe after the other."""
+    """Time a contestant that takes one probe after the other."""
     probe()
     seconds, values = timed(lambda: [probe() for _ in range(probes)])
     error = statistics.stdev(values) / probes**0.5
@@ -109,7 +109,7 @@ def sampled_row(probe: Callable[[], float], probes: int) -> Row:
 
 
 def curvlinops_probe(kind: str, net: nn.Module, batches: Batches) -> Callable[[], float]:
-    """One Hutchinson probe of a curvlinops operator."""
+    """Take one Hutchinson probe of a curvlinops operator."""
     import curvlinops
 
     operator = getattr(curvlinops, kind)(
@@ -119,7 +119,7 @@ def curvlinops_probe(kind: str, net: nn.Module, batches: Batches) -> Callable[[]
 
 
 def pyhessian_probe(net: nn.Module, batches: Batches, device: str) -> Callable[[], float]:
-    """One probe of PyHessian."""
+    """Take one probe of PyHessian."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pyhessian import hessian
@@ -131,7 +131,7 @@ def pyhessian_probe(net: nn.Module, batches: Batches, device: str) -> Callable[[
 
 
 def contestants(net: nn.Module, batches: Batches, probes: int, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """Names and calls."""
+    """Return the contestants by name."""
     row = partial(lnsgd_row, net, batches)
     yield "lnsgd", row
     yield "lnsgd exact", lambda: row(rtol=1e-9)
@@ -142,7 +142,7 @@ def contestants(net: nn.Module, batches: Batches, probes: int, device: str) -> I
 
 
 def compare(name: str, options: argparse.Namespace) -> Row:
-    """All contestants on one network."""
+    """Run all contestants on one network."""
     torch.manual_seed(0)
     if name == "mlp":
         batches = batches_of(MNIST(options.data_dir, batch_size=BATCH), options.images, options.device)
@@ -165,13 +165,13 @@ def compare(name: str, options: argparse.Namespace) -> Row:
 
 
 def main() -> None:
-    """Prints the comparison."""
+    """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", default=["mlp", "resnet20"], choices=["mlp", "resnet20"])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--probes", type=int, default=16, help="of contestants that are not run to the end")
     parser.add_argument("--data-dir", help="MNIST and CIFAR-10; by default $LNSGD_DATA_DIR")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     gpu = torch.cuda.get_device_name() if options.device != "cpu" else None
     report = {

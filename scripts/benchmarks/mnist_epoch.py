@@ -1,9 +1,9 @@
-"""Seconds per MNIST epoch: lnsgd, a hand-written loop, and Lightning with a DataLoader, in one process.
+"""Compare the seconds per MNIST epoch of lnsgd, a hand-written loop, and Lightning with a DataLoader, in one process.
 
-    python scripts/benchmarks/mnist_epoch.py [DATA_DIR] [--rounds N]
+    python scripts/benchmarks/mnist_epoch.py [DATA_DIR] [--device cpu|cuda] [--images N] [--rounds N]
 
 The same work for all: a 784-600-10 ReLU network, one-vs-rest logistic loss, SGD, batches of 128 in a
-new random order each epoch, 60,000 images. lnsgd also draws label noise and keeps its training
+new random order each epoch, 60,000 images or the given number. lnsgd also draws label noise and keeps its training
 totals. Prints one JSON object; the contestants take turns, three epochs each of
 which the first warms up, and the median over rounds of the faster of the other two counts.
 """
@@ -35,21 +35,22 @@ WIDTHS = [784, 600, 10]
 
 
 def logistic_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """What everybody minimizes here, written without lnsgd."""
+    """Compute the loss of all contestants, written without lnsgd."""
     targets = one_hot(labels, 10).float()
     return binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(1).mean()
 
 
 def plain_network() -> nn.Module:
-    """The network, written without lnsgd."""
+    """Make the network, written without lnsgd."""
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 600), nn.ReLU(), nn.Linear(600, 10))
 
 
-def trainer(epochs: int) -> pl.Trainer:
-    """A Trainer that does nothing besides training."""
+def trainer(epochs: int, device: str) -> pl.Trainer:
+    """Make a Trainer that does nothing besides training."""
     return pl.Trainer(
         max_epochs=epochs,
-        accelerator="cpu",
+        accelerator=device,
+        devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -59,47 +60,50 @@ def trainer(epochs: int) -> pl.Trainer:
 
 
 class EpochTimer(pl.Callback):
-    """Keeps the seconds of each epoch."""
+    """Record the seconds of each epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self.device = device
         self.seconds: list[float] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(self.device)
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(self.device)
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def lnsgd_epochs(data_dir: str | None, epochs: int) -> list[float]:
-    """Classifier and MNIST of lnsgd under the Trainer."""
-    timer = EpochTimer()
+def lnsgd_epochs(data_dir: str | None, device: str, images: int, epochs: int) -> list[float]:
+    """Time Classifier and MNIST of lnsgd under the Trainer."""
+    timer = EpochTimer(device)
     module = Classifier(MLP(WIDTHS), LogisticLoss(), UniformNoise(0.1), lambda p: torch.optim.SGD(p, lr=LR))
-    run = trainer(epochs)
+    run = trainer(epochs, device)
     run.callbacks.append(timer)
-    run.fit(module, datamodule=MNIST(data_dir, batch_size=BATCH))
+    run.fit(module, datamodule=MNIST(data_dir, subset=images, batch_size=BATCH))
     return timer.seconds
 
 
-def hand_written_epochs(data_dir: str | None, epochs: int) -> list[float]:
-    """Tensors and a loop, nothing else."""
+def hand_written_epochs(data_dir: str | None, device: str, images: int, epochs: int) -> list[float]:
+    """Time a loop over tensors on the device."""
     data = MNIST(data_dir).load(train=True)
-    images, labels = data.inputs, data.labels
-    net = plain_network()
+    inputs, labels = data.inputs[:images].to(device), data.labels[:images].to(device)
+    net = plain_network().to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)
 
     def epoch() -> None:
-        for chosen in torch.randperm(len(labels)).split(BATCH):
-            loss = logistic_loss(net(images[chosen].float() / 255), labels[chosen])
+        for chosen in torch.randperm(len(labels), device=device).split(BATCH):
+            loss = logistic_loss(net(inputs[chosen].float() / 255), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    return [seconds(epoch) for _ in range(epochs)]
+    return [seconds(epoch, device) for _ in range(epochs)]
 
 
 class PlainModule(pl.LightningModule):
-    """The module of every Lightning tutorial."""
+    """A module as in Lightning's tutorials."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,61 +119,75 @@ class PlainModule(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=LR)
 
 
-def lightning_epochs(data_dir: str | None, epochs: int, workers: int) -> list[float]:
-    """Lightning, torchvision and a DataLoader."""
+def lightning_epochs(data_dir: str | None, device: str, images: int, epochs: int, workers: int) -> list[float]:
+    """Time Lightning with torchvision and a DataLoader."""
     from torchvision import datasets, transforms
 
     dataset = datasets.MNIST(str(MNIST(data_dir).folder), train=True, transform=transforms.ToTensor())
-    loader = torch.utils.data.DataLoader(
-        dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
-    )
-    timer = EpochTimer()
-    run = trainer(epochs)
+    some = torch.utils.data.Subset(dataset, range(images))
+    loader = torch.utils.data.DataLoader(some, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    timer = EpochTimer(device)
+    run = trainer(epochs, device)
     run.callbacks.append(timer)
     run.fit(PlainModule(), loader)
     return timer.seconds
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Wall-clock seconds of a call."""
+def synchronize(device: str) -> None:
+    """Wait for the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], None], device: str) -> float:
+    """Return the wall-clock seconds of a call, to its end on the device."""
+    synchronize(device)
     start = time.perf_counter()
     work()
+    synchronize(device)
     return time.perf_counter() - start
 
 
-def rounds(data_dir: str | None, epochs: int) -> Iterator[dict[str, float]]:
-    """Rounds in which each contestant runs a few epochs; the first epoch of each warms up."""
+def rounds(data_dir: str | None, device: str, images: int, number: int) -> Iterator[dict[str, float]]:
+    """Run each contestant for a few epochs in rounds; the first epoch warms up."""
     contestants: dict[str, Callable[[int], list[float]]] = {
-        "hand_written_loop": lambda n: hand_written_epochs(data_dir, n),
-        "lnsgd": lambda n: lnsgd_epochs(data_dir, n),
-        "lightning_dataloader": lambda n: lightning_epochs(data_dir, n, workers=0),
-        "lightning_dataloader_2_workers": lambda n: lightning_epochs(data_dir, n, workers=2),
+        "hand_written_loop": lambda n: hand_written_epochs(data_dir, device, images, n),
+        "lnsgd": lambda n: lnsgd_epochs(data_dir, device, images, n),
+        "lightning_dataloader": lambda n: lightning_epochs(data_dir, device, images, n, workers=0),
+        "lightning_dataloader_2_workers": lambda n: lightning_epochs(data_dir, device, images, n, workers=2),
     }
-    for _ in range(epochs):
+    for _ in range(number):
         yield {name: min(run(3)[1:]) for name, run in contestants.items()}
 
 
 def main() -> None:
-    """Prints the JSON object."""
+    """Print the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", nargs="?", help="folder of data sets; by default as for lnsgd.data.MNIST")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--images", type=int, default=60_000, help="of an epoch")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     MNIST(options.data_dir).prepare_data()
-    measured = list(rounds(options.data_dir, options.rounds))
+    measured = list(rounds(options.data_dir, options.device, options.images, options.rounds))
     median = {name: statistics.median(row[name] for row in measured) for name in measured[0]}
     dataloader = min(median["lightning_dataloader"], median["lightning_dataloader_2_workers"])
     result = {
         "benchmark": "mnist_epoch",
         "work": "one epoch of MNIST, batch 128, 784-600-10, one-vs-rest logistic loss, SGD",
+        "images": options.images,
         "seconds": {name: round(value, 3) for name, value in median.items()},
         "ratios": {
             "hand_written_loop / lnsgd": round(median["hand_written_loop"] / median["lnsgd"], 2),
             "lightning_dataloader (the faster) / lnsgd": round(dataloader / median["lnsgd"], 2),
         },
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()},
+        "hardware": {
+            "machine": torch.cuda.get_device_name() if options.device == "cuda" else platform.machine(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+        },
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
     }
     print(json.dumps(result, indent=2))

@@ -1,6 +1,7 @@
-"""Microseconds per step of R runs at batch one: both engines of lnsgd and its peers, in one process.
+"""Compare the microseconds per step of R runs at batch one, of both engines of lnsgd and their peers, in one process.
 
-    python scripts/benchmarks/replicas.py [--data_dir DIR] [--device cuda] [--only a|b] [--quick]
+    python scripts/benchmarks/replicas.py [--data_dir DIR] [--device cuda] [--only a|b] [--replicas R ...]
+        [--quick]
 
 Work: (a) a 60-240-1 and (b) a 784-600-10 ReLU network with biases, logistic loss, SGD, one sample a
 step; (b) on real MNIST (the sample that ships with lnsgd). Peers: the loop one writes in eager
@@ -33,20 +34,22 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, TensorDataset
 
-from lnsgd.data import MNIST, InMemory, ReplicatedData
+from lnsgd.data import MNIST, InMemory
 from lnsgd.label_noise import GaussianNoise, UniformNoise
 from lnsgd.losses import LogisticLoss
 from lnsgd.models import MLP
-from lnsgd.modules import Classifier, Regressor, ReplicatedModule
+from lnsgd.modules import Classifier, Regressor
 from lnsgd.replicas import (
-    Feed,
+    BatchStream,
     LearningRate,
-    Recipe,
     Replica,
-    ReplicaData,
     ReplicaSettings,
-    Stack,
-    State,
+    ReplicatedData,
+    ReplicatedModule,
+    StackedNetwork,
+    StepRule,
+    TrainingSet,
+    TrainingState,
     choose_engine,
 )
 
@@ -58,7 +61,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Problem:
-    """What is trained."""
+    """A training problem."""
 
     widths: list[int]
     inputs: Tensor
@@ -68,14 +71,14 @@ class Problem:
 
 
 def problem_a() -> Problem:
-    """60-240-1 on 240 points of a cube."""
+    """Make the problem 60-240-1 on 240 points of a cube."""
     generator = torch.Generator().manual_seed(0)
     inputs = 2 * torch.rand(240, 60, generator=generator) - 1
     return Problem([60, 240, 1], inputs, torch.randint(2, (240,), generator=generator), 2, 1 / 60)
 
 
 def problem_b() -> Problem:
-    """784-600-10 on real digits."""
+    """Make the problem 784-600-10 on real digits."""
     data = MNIST(source="sample")
     data.setup()
     train = data.splits["train"]
@@ -86,53 +89,53 @@ class Engines:
     """One engine of lnsgd with R replicas of a problem."""
 
     def __init__(self, name: str, problem: Problem, replicas: int, device: str) -> None:
-        self.stack = Stack(MLP(problem.widths), list(range(replicas))).to(device)
-        recipe = Recipe(MLP(problem.widths), LogisticLoss(), "hard")
-        state = State(self.stack.stacked_parameters(), {}, torch.full((replicas,), -1, device=device))
-        engine, _ = choose_engine(name, recipe, torch.device(device))  # type: ignore[arg-type]
-        self.engine = engine(recipe, state, problem.inputs.to(device))
-        self.feed = feed(problem, replicas, device)
+        self.stack = StackedNetwork(MLP(problem.widths), list(range(replicas))).to(device)
+        rule = StepRule(MLP(problem.widths), LogisticLoss(), "hard")
+        state = TrainingState(self.stack.stacked_parameters(), {}, torch.full((replicas,), -1, device=device))
+        engine, _ = choose_engine(name, rule, torch.device(device))  # type: ignore[arg-type]
+        self.engine = engine(rule, state, problem.inputs.to(device))
+        self.stream = stream(problem, replicas, device)
         self.step = 0
 
     def run(self, steps: int) -> None:
-        """Draws samples and noise, and takes the steps."""
-        self.engine.run(self.feed.chunk(self.step, steps))
+        """Draw samples and noise, and take the steps."""
+        self.engine.run(self.stream.draw(self.step, steps))
         self.step += steps
         synchronize()
 
 
-def feed(problem: Problem, replicas: int, device: str = "cpu") -> Feed:
-    """Samples and noisy labels of R replicas."""
-    data = ReplicaData(torch.arange(len(problem.labels)), problem.labels)
+def stream(problem: Problem, replicas: int, device: str = "cpu") -> BatchStream:
+    """Make the stream of samples and noisy labels of R replicas."""
+    data = TrainingSet(torch.arange(len(problem.labels)), problem.labels)
     settings = [ReplicaSettings(seed, UniformNoise(NOISE), problem.lr) for seed in range(replicas)]
     classes = problem.num_classes
-    return Feed([data] * replicas, settings, "replacement", 1, classes, LearningRate(None), device=device)
+    return BatchStream([data] * replicas, settings, "replacement", 1, classes, LearningRate(None), device=device)
 
 
 def synchronize() -> None:
-    """Waits for a GPU."""
+    """Wait for a GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def signs(problem: Problem, targets: Tensor) -> Tensor:
-    """Targets as 0 and 1 per output: what the peers take."""
+    """Return targets as 0 and 1 per output, which the peers take."""
     if problem.widths[-1] == 1:
         return targets.float().unsqueeze(-1)
     return nn.functional.one_hot(targets, problem.num_classes).float()
 
 
-def drawn(problem: Problem, replicas: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Rows (R, K) and targets (R, K, O) of the first steps."""
-    chunk = feed(problem, replicas).chunk(0, steps)
-    return chunk.rows[..., 0], signs(problem, chunk.targets[..., 0])
+def drawn(problem: Problem, replicas: int, steps: int, device: str) -> tuple[Tensor, Tensor]:
+    """Return rows (R, K) and targets (R, K, O) of the first steps on the CPU; noise depends on the device."""
+    batches = stream(problem, replicas, device).draw(0, steps)
+    return batches.rows[..., 0].cpu(), signs(problem, batches.targets[..., 0].cpu())
 
 
 def plain_network(problem: Problem, replica: int) -> nn.Sequential:
-    """The network of a replica, at its initialization, written without lnsgd."""
+    """Make the network of a replica, at its initialization, written without lnsgd."""
     d, hidden, outputs = problem.widths
     net = nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-    own = Stack(MLP(problem.widths), [replica]).replica(0)
+    own = StackedNetwork(MLP(problem.widths), [replica]).replica(0)
     with torch.no_grad():
         for mine, theirs in zip(net.parameters(), own.parameters()):
             mine.copy_(theirs)
@@ -140,16 +143,16 @@ def plain_network(problem: Problem, replica: int) -> nn.Sequential:
 
 
 class Eager:
-    """The loop one writes in PyTorch, for one run."""
+    """A plain PyTorch loop on the CPU, for one run, with the noise of a device."""
 
-    def __init__(self, problem: Problem, replica: int, most_steps: int) -> None:
+    def __init__(self, problem: Problem, replica: int, most_steps: int, device: str) -> None:
         self.net = plain_network(problem, replica)
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=problem.lr)
-        rows, self.targets = (t[replica] for t in drawn(problem, replica + 1, most_steps))
+        rows, self.targets = (t[replica] for t in drawn(problem, replica + 1, most_steps, device))
         self.inputs, self.rows = problem.inputs, rows.tolist()
 
     def run(self, steps: int) -> None:
-        """Takes the first steps."""
+        """Take the first steps."""
         for k in range(steps):
             self.optimizer.zero_grad()
             outputs = self.net(self.inputs[self.rows[k]])
@@ -170,21 +173,21 @@ class _PlainModule(pl.LightningModule):
 
 
 class Lightning:
-    """Lightning with a DataLoader, for one run."""
+    """Lightning with a DataLoader on the CPU, for one run, with the noise of a device."""
 
-    def __init__(self, problem: Problem, replica: int, most_steps: int) -> None:
+    def __init__(self, problem: Problem, replica: int, most_steps: int, device: str) -> None:
         self.module = _PlainModule(plain_network(problem, replica), problem.lr)
         self.net = self.module.net
-        rows, targets = (t[replica] for t in drawn(problem, replica + 1, most_steps))
+        rows, targets = (t[replica] for t in drawn(problem, replica + 1, most_steps, device))
         self.data = TensorDataset(problem.inputs[rows], targets)
 
     def run(self, steps: int) -> None:
-        """Takes the first steps."""
+        """Take the first steps."""
         trainer(max_steps=steps).fit(self.module, DataLoader(self.data, batch_size=1))
 
 
 def trainer(**limits: int) -> pl.Trainer:
-    """A Trainer that does nothing besides training."""
+    """Make a Trainer that does nothing besides training."""
     return pl.Trainer(
         **limits,  # type: ignore[arg-type]
         accelerator="cpu",
@@ -197,11 +200,14 @@ def trainer(**limits: int) -> pl.Trainer:
 
 
 class Jax:
-    """JAX: R runs mapped, the steps scanned, all compiled."""
+    """JAX on its default device: R runs mapped, the steps scanned, all compiled; with the noise of a device."""
 
-    def __init__(self, problem: Problem, replicas: int, steps: int) -> None:
+    def __init__(self, problem: Problem, replicas: int, steps: int, device: str) -> None:
         import jax
         import jax.numpy as jnp
+
+        # On some GPUs the default is a shorter number format than that of torch.
+        jax.config.update("jax_default_matmul_precision", "highest")
 
         def loss(weights: list[Any], x: Any, target: Any) -> Any:
             w1, b1, w2, b2 = weights
@@ -217,20 +223,20 @@ class Jax:
             return jax.lax.scan(partial(step, inputs), weights, (rows, targets))[0]
 
         self.compiled = jax.jit(jax.vmap(scanned, in_axes=(None, 0, 0, 0)), donate_argnums=1)
-        stack = Stack(MLP(problem.widths), list(range(replicas)))
+        stack = StackedNetwork(MLP(problem.widths), list(range(replicas)))
         self.weights = [jnp.asarray(p.detach().numpy()) for p in stack.stacked_parameters().values()]
-        rows, targets = drawn(problem, replicas, steps)
+        rows, targets = drawn(problem, replicas, steps, device)
         self.inputs, self.rows, self.targets = (jnp.asarray(t.numpy()) for t in (problem.inputs, rows, targets))
         self.ready = jax.block_until_ready
 
     def run(self, steps: int) -> None:
-        """Takes all the steps that it was made for; compiled once for that number."""
+        """Take all the steps that it was made for; compiled once for that number."""
         assert steps == self.rows.shape[1]
         self.weights = self.ready(self.compiled(self.inputs, self.weights, self.rows, self.targets))
 
 
 def microseconds(run: Callable[[int], None], steps: int) -> float:
-    """Per step, the fastest of a few turns after one that warms up."""
+    """Return the time per step of the fastest of a few turns, after one that warms up."""
     run(steps)
     turns = []
     for _ in range(TURNS):
@@ -241,33 +247,42 @@ def microseconds(run: Callable[[int], None], steps: int) -> float:
 
 
 def steps_for(problem: Problem, replicas: int, quick: bool) -> int:
-    """Steps in a turn: about a second of the kernel's."""
+    """Return the number of steps in a turn: about a second for the kernel."""
     cost = problem.widths[0] * problem.widths[1] * replicas
     return max(100, min(20_000, int((5e8 if quick else 5e9) / cost)))
 
 
 def contestants(problem: Problem, replicas: int, device: str, quick: bool) -> dict[str, float]:
-    """Microseconds per step of all R runs."""
+    """Measure the microseconds per step of all R runs."""
     steps = steps_for(problem, replicas, quick)
     found = {}
     for name in ("kernel", "general") if device == "cpu" else ("general",):
         found[name] = microseconds(Engines(name, problem, replicas, device).run, steps)
     if jax_is_there():
-        found["jax"] = microseconds(Jax(problem, replicas, steps).run, steps)
+        found["jax"] = microseconds(Jax(problem, replicas, steps, device).run, steps)
     return found
 
 
-def one_at_a_time(problem: Problem, quick: bool) -> dict[str, float]:
-    """Microseconds per step of a single run of the peers that know no replicas."""
+def one_at_a_time(problem: Problem, device: str, quick: bool) -> dict[str, float]:
+    """Measure the microseconds per step of a single run of the peers without replicas."""
     steps = 500 if quick else 2000
     return {
-        "eager": microseconds(Eager(problem, 0, steps).run, steps),
-        "lightning": microseconds(Lightning(problem, 0, steps).run, steps),
+        "eager": microseconds(Eager(problem, 0, steps, device).run, steps),
+        "lightning": microseconds(Lightning(problem, 0, steps, device).run, steps),
     }
 
 
+def device_of_jax() -> str | None:
+    """Return the kind of device that JAX uses, ``None`` without JAX."""
+    if not jax_is_there():
+        return None
+    import jax
+
+    return str(jax.default_backend())
+
+
 def jax_is_there() -> bool:
-    """Whether JAX is installed."""
+    """Return whether JAX is installed."""
     try:
         import jax  # noqa: F401
     except ImportError:
@@ -277,26 +292,26 @@ def jax_is_there() -> bool:
 
 
 def agreement(problem: Problem, device: str) -> float:
-    """Largest difference of any weight between any two contestants after 1,000 steps of two runs."""
+    """Return the largest difference of any weight between any two contestants after 1,000 steps of two runs."""
     everyone: list[list[np.ndarray]] = []
     for name in ("kernel", "general") if device == "cpu" else ("general",):
         engines = Engines(name, problem, 2, device)
         engines.run(AGREEMENT_STEPS)
         everyone.append([p.detach().cpu().numpy() for p in engines.stack.parameters()])
     for peer in (Eager, Lightning):
-        runs = [peer(problem, replica, AGREEMENT_STEPS) for replica in range(2)]
+        runs = [peer(problem, replica, AGREEMENT_STEPS, device) for replica in range(2)]
         for run in runs:
             run.run(AGREEMENT_STEPS)
         everyone.append([np.stack([p.detach().numpy() for p in ps]) for ps in zip(*(r.net.parameters() for r in runs))])
     if jax_is_there():
-        mapped = Jax(problem, 2, AGREEMENT_STEPS)
+        mapped = Jax(problem, 2, AGREEMENT_STEPS, device)
         mapped.run(AGREEMENT_STEPS)
         everyone.append([np.asarray(w) for w in mapped.weights])
     return max(float(np.abs(a - b).max()) for other in everyone for a, b in zip(everyone[0], other))
 
 
 def mnist_epoch(replicas: int, data_dir: str | None) -> float:
-    """Seconds of an epoch of MNIST at batch one under the Trainer; the second, after everything is compiled."""
+    """Measure the seconds of an epoch of MNIST at batch one under the Trainer, after everything is compiled."""
     runs = [Replica(seed) for seed in range(replicas)]
     cell = Classifier(MLP([784, 600, 10]), LogisticLoss(), UniformNoise(NOISE), lambda p: torch.optim.SGD(p, lr=0.01))
     module = ReplicatedModule(cell, runs)
@@ -308,7 +323,7 @@ def mnist_epoch(replicas: int, data_dir: str | None) -> float:
 
 
 def one_dimensional(steps: int) -> float:
-    """Seconds of so many steps of a 1-100-1 network under the Trainer on one core."""
+    """Measure the seconds of a number of steps of a 1-100-1 network under the Trainer on one core."""
     torch.set_num_threads(1)
     x = torch.linspace(-1, 1, 12).unsqueeze(1)
     runs = [Replica(0)]
@@ -325,7 +340,7 @@ def one_dimensional(steps: int) -> float:
 
 
 def ratios(us: dict[str, float], replicas: int) -> dict[str, float]:
-    """How many times faster the engines are; a peer that runs one at a time takes R times as long."""
+    """Return how many times faster the engines are; a peer that runs one at a time takes R times as long."""
     found = {}
     for engine in {"kernel", "general"} & set(us):
         for peer in ("eager", "lightning"):
@@ -336,8 +351,8 @@ def ratios(us: dict[str, float], replicas: int) -> dict[str, float]:
 
 
 def measured(problem: Problem, counts: list[int], device: str, quick: bool) -> dict[str, Any]:
-    """Everything about one problem."""
-    alone = {f"{name}, one run": us for name, us in one_at_a_time(problem, quick).items()}
+    """Run all measurements of one problem."""
+    alone = {f"{name}, one run": us for name, us in one_at_a_time(problem, device, quick).items()}
     table = {}
     for replicas in counts:
         us = {**contestants(problem, replicas, device, quick), **alone}
@@ -347,18 +362,19 @@ def measured(problem: Problem, counts: list[int], device: str, quick: bool) -> d
 
 
 def main() -> None:
-    """Prints the JSON object."""
+    """Print the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--data_dir", help="folder of data sets with the full MNIST; by default as for lnsgd.data.MNIST"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", choices=("a", "b"))
+    parser.add_argument("--replicas", type=int, nargs="+", help="R (default: 1 20 100, on CUDA 64 512)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    counts = [1, 20, 100] if options.device == "cpu" else [64, 512]
+    counts = options.replicas or ([1, 20, 100] if options.device == "cpu" else [64, 512])
     result: dict[str, Any] = {
         "benchmark": "replicas",
         "hardware": {
@@ -367,6 +383,7 @@ def main() -> None:
             "torch_threads": torch.get_num_threads(),
         },
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+        "device_of_jax": device_of_jax(),
     }
     for name, make in {"a": problem_a, "b": problem_b}.items():
         if options.only in (None, name):

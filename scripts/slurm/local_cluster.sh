@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# A real SLURM on one machine, to try things and for the tests: two nodes of this machine's cores, loopback only, with a
-# munge key and socket of its own, so that nothing outside its folder is touched. Needs root and Debian's packages.
+# A real SLURM on one machine, for experiments and tests: two nodes with the cores of this machine, on the loopback
+# interface only, with a separate munge key and socket, so that nothing outside its folder is changed. Needs root and
+# Debian's packages.
 #
 #   scripts/slurm/local_cluster.sh up [DIR] [--install]     # then: export SLURM_CONF=DIR/slurm.conf
 #   scripts/slurm/local_cluster.sh down [DIR]
 #
-# DIR is lnsgd-slurm in the system's folder for temporary files by default. --install installs what is missing.
-# Partitions: main, and high, whose jobs preempt those of main, which get 20 seconds to save themselves and are queued
-# again.
+# By default, DIR is lnsgd-slurm in the system's folder for temporary files. --install installs missing packages.
+# There are two partitions, main and high. Jobs of high preempt jobs of main, which get 20 seconds to save their state and
+# are queued again.
 set -euo pipefail
 
 packages="slurmctld slurmd slurm-client munge"
@@ -25,14 +26,14 @@ require_programs() {
         command -v "$program" >/dev/null || missing="$missing $program"
     done
     [ -n "$missing" ] || return 0
-    [ "$install" = yes ] || die "there is no$missing; apt-get install --no-install-recommends $packages"
-    apt-get update --quiet >"$dir/install.log" 2>&1 || true # what is known already may do
+    [ "$install" = yes ] || die "these programs are missing:$missing; run apt-get install --no-install-recommends $packages"
+    apt-get update --quiet >"$dir/install.log" 2>&1 || true # the present lists may be enough
     # shellcheck disable=SC2086  # a list
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $packages \
         >>"$dir/install.log" 2>&1 || die "the packages cannot be installed; see $dir/install.log"
 }
 
-# Exists and is no zombie: in a container nobody may wait for it.
+# Return whether a process runs. In a container a process that has ended may stay a zombie forever.
 is_alive() {
     local state
     state=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) || return 1
@@ -42,7 +43,7 @@ is_alive() {
 write_config() {
     local host memory cores
     host=$(hostname -s)
-    cores=$(env -u OMP_NUM_THREADS nproc) # which would say how many threads to use
+    cores=$(env -u OMP_NUM_THREADS nproc) # nproc would return OMP_NUM_THREADS
     memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
     cat <<CONF
 ClusterName=lnsgd
@@ -91,7 +92,7 @@ CONF
 }
 
 up() {
-    [ "$(id -u)" = 0 ] || die "needs root"
+    [ "$(id -u)" = 0 ] || die "root is required"
     mkdir -p "$dir"/{run,log,state}
     for node in $(seq "$nodes"); do
         mkdir -p "$dir/spool/n$node"
@@ -100,14 +101,14 @@ up() {
     chmod 700 "$dir/log"
     require_programs
     if [ -s "$dir/run/slurmctld.pid" ] && is_alive "$(cat "$dir/run/slurmctld.pid")"; then
-        die "it is up already; export SLURM_CONF=$SLURM_CONF"
+        die "SLURM is running already; export SLURM_CONF=$SLURM_CONF"
     fi
     trap '[ $? = 0 ] || down' EXIT
     (umask 077 && head -c 1024 /dev/urandom >"$dir/munge.key")
     munged --force --num-threads=2 --key-file="$dir/munge.key" --socket="$dir/run/munge.sock" \
         --pid-file="$dir/run/munged.pid" --log-file="$dir/log/munged.log" --seed-file="$dir/run/munged.seed"
     write_config >"$SLURM_CONF"
-    slurmctld -c -f "$SLURM_CONF" # -c: knows nothing of jobs before
+    slurmctld -c -f "$SLURM_CONF" # -c: forget earlier jobs
     for node in $(seq "$nodes"); do
         slurmd -N "n$node" -f "$SLURM_CONF"
     done
@@ -118,7 +119,7 @@ up() {
         fi
         sleep 0.1
     done
-    die "SLURM does not come up; see $dir/log"
+    die "SLURM does not start; see $dir/log"
 }
 
 down() {
@@ -155,5 +156,5 @@ export SLURM_CONF=$dir/slurm.conf
 case ${arguments[0]:-} in
 up) up ;;
 down) down ;;
-*) die "say up or down, then its folder" ;;
+*) die "give up or down, then the folder" ;;
 esac

@@ -1,4 +1,4 @@
-"""`lnsgd analyze`: files, tables and pictures; bad input is one line, and nothing is written."""
+"""`lnsgd analyze`: files, tables and pictures; bad input ends in one line, and nothing is written."""
 
 import pickle
 import re
@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lnsgd.analysis.table import COLUMNS
 from lnsgd.cli import main
-from lnsgd.run_folder import RunFolder
+from lnsgd.records.analyses import COLUMNS
+from lnsgd.runs.folder import RunFolder
 from tests.analysis.analyzed_runs import weights
 
-# A small network in place of a run's.
+# A small network instead of the network of a run.
 SMALL = ["--model", "lnsgd.models.MLP", "--model.widths", "[784,6,10]", "--loss", "LogisticLoss"]
 QUICK = [f"--measures.SpectralDensity.{name}" for name in ("top=0", "probes=2", "steps=3", "examples=20")]
 IMAGES = ["--data", "MNIST", "--data.source", "sample", "--data.subset=120"]
 
 
-def test_a_run_becomes_a_table_and_pictures(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_run_becomes_a_table_and_pictures(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     main(
         [
@@ -46,15 +46,15 @@ def test_a_run_becomes_a_table_and_pictures(run: Path, tmp_path: Path, monkeypat
     assert "4 networks" in said
 
 
-def test_a_single_checkpoint_has_bars_by_site(run: Path, tmp_path: Path) -> None:
+def test_single_checkpoint_is_drawn_as_bars_by_site(run: Path, tmp_path: Path) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
     main(["analyze", str(checkpoint), "--out", str(tmp_path), "--measures", "ActiveNeurons"])
     assert (tmp_path / "sites.png").stat().st_size > 5_000
     assert not (tmp_path / "trajectories.png").exists()
 
 
-def test_weights_of_anyone_with_a_model_from_the_command_line(run: Path, tmp_path: Path, capsys) -> None:
-    """A run's weights under other names are the run's."""
+def test_foreign_weights_with_a_model_named_on_the_command_line(run: Path, tmp_path: Path, capsys) -> None:
+    """Weights of a run under other names give the numbers of the run."""
     nested = {f"module.{name}": tensor for name, tensor in load_file(run / "init.safetensors").items()}
     alone = tmp_path / "elsewhere" / "foreign.pth"
     alone.parent.mkdir()
@@ -69,7 +69,7 @@ def test_weights_of_anyone_with_a_model_from_the_command_line(run: Path, tmp_pat
     assert foreign.epoch.tolist() == [7, 7]
 
 
-def test_a_function_may_make_the_model(tmp_path: Path) -> None:
+def test_function_can_make_the_model(tmp_path: Path) -> None:
     import torchvision
 
     save_file(torchvision.models.squeezenet1_1(num_classes=10).state_dict(), tmp_path / "net.safetensors")
@@ -89,14 +89,15 @@ def test_a_function_may_make_the_model(tmp_path: Path) -> None:
     assert "norm" in set(pd.read_parquet(tmp_path / "out" / "analysis.parquet").measure)
 
 
-def test_measures_as_a_list_of_class_paths(run: Path, tmp_path: Path) -> None:
-    listed = "[{class_path: HessianTrace, init_args: {examples: 20, rtol: 0.5}}, lnsgd.callbacks.DeadNeurons]"
+@pytest.mark.parametrize("path", ["lnsgd.callbacks.DeadNeurons", "lnsgd.measuring.DeadNeuronsMeasurer"])
+def test_measures_given_as_class_paths(path: str, run: Path, tmp_path: Path) -> None:
+    listed = f"[{{class_path: HessianTrace, init_args: {{examples: 20, rtol: 0.5}}}}, {path}]"
     main(["analyze", str(run / "checkpoints" / "last.ckpt"), "--measures", listed, "--out", str(tmp_path)])
     table = pd.read_parquet(tmp_path / "analysis.parquet")
     assert set(table.measure) == {"hessian_trace", "dead_count", "dead_fraction"}
 
 
-def test_two_checkpoints_are_compared(run: Path, tmp_path: Path, capsys) -> None:
+def test_comparison_writes_tables_and_a_picture(run: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     both = [str(run / "init.safetensors"), str(run)]
     main(["analyze", "--compare", *both, "--measures", "Performance", "--points", "3", "--out", str(out)])
@@ -107,7 +108,7 @@ def test_two_checkpoints_are_compared(run: Path, tmp_path: Path, capsys) -> None
 
 
 class Bomb:
-    """A pickle of it would write a file."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,7 +117,7 @@ class Bomb:
         return (Path.touch, (self.path,))
 
 
-# Configs of runs that another version of the package may have left: what it says in place of what this one says.
+# Configs of runs of another version of lnsgd: a text of this version, and the text of the other one.
 OTHER_VERSIONS = {
     "other-class": ("lnsgd.modules.Classifier", "lnsgd.modules.Learner"),
     "other-room": ("lnsgd.models.MLP", "lnsgd.nets.MLP"),
@@ -127,8 +128,8 @@ OTHER_VERSIONS = {
 }
 
 
-def other_version(run: Path, folder: Path, old: str, new: str) -> None:
-    """A run of another version."""
+def write_other_version(run: Path, folder: Path, old: str, new: str) -> None:
+    """Write a run of another version."""
     folder.mkdir()
     text = (run / "config.yaml").read_text()
     assert old in text
@@ -139,7 +140,7 @@ def other_version(run: Path, folder: Path, old: str, new: str) -> None:
 
 @pytest.fixture
 def files(run: Path, tmp_path_factory) -> dict[str, Path]:
-    """Inputs that are wrong, each in its way."""
+    """Files and folders by name, most of them bad input."""
     folder = tmp_path_factory.mktemp("inputs")
     good = load_file(run / "init.safetensors")
     (folder / "text.pt").write_text("no checkpoint")
@@ -155,10 +156,9 @@ def files(run: Path, tmp_path_factory) -> dict[str, Path]:
         archive.writestr("text", "no checkpoint")
     (folder / "pickle2.pt").write_bytes(pickle.dumps({"a": 1}, protocol=2))
     (folder / "cut.safetensors").write_bytes((run / "init.safetensors").read_bytes()[:5_000])
-    torch.save({"state_dict": good, "hyper_parameters": {"activation": torch.nn.ReLU()}}, folder / "hparams.ckpt")
     (folder / "norun").mkdir()
     for name, (old, new) in OTHER_VERSIONS.items():
-        other_version(run, folder / name, old, new)
+        write_other_version(run, folder / name, old, new)
     (folder / "cut.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes()[:5_000])
     (folder / "plain.pkl").write_bytes(pickle.dumps({"a": 1}))
     return {path.name: path for path in folder.iterdir()} | {"run": run, "gone": folder / "gone"}
@@ -166,18 +166,23 @@ def files(run: Path, tmp_path_factory) -> dict[str, Path]:
 
 BAD = {
     "gone": (["{gone}"], r"gone: there is no such file or folder"),
-    "text": (["{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or no checkpoint"),
-    "text-safetensors": (["{text.safetensors}", *SMALL, *IMAGES], r"is damaged or no safetensors file"),
-    "empty": (["{empty.pt}", *SMALL, *IMAGES], r"empty\.pt is damaged or no checkpoint \(it is empty\); give a file"),
+    "text": (["{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or not a checkpoint"),
+    "text-safetensors": (["{text.safetensors}", *SMALL, *IMAGES], r"is damaged or not a safetensors file"),
+    "empty": (
+        ["{empty.pt}", *SMALL, *IMAGES],
+        r"empty\.pt is damaged or not a checkpoint \(it is empty\); give a file",
+    ),
     "zip": (["{zip.pt}", *SMALL, *IMAGES], r"zip\.pt is damaged .*\(a zip archive that torch\.save did not write\)"),
-    "cut": (["{cut.ckpt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged or no checkpoint \(it is cut off\)"),
+    "cut": (["{cut.ckpt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged or not a checkpoint \(it is cut off\)"),
     "cut-safetensors": (["{cut.safetensors}", *SMALL, *IMAGES], r"cut\.safetensors is damaged .*; give a file"),
-    "pickle": (["{plain.pkl}", *SMALL, *IMAGES], r"plain\.pkl is damaged or no checkpoint \(a pickle that"),
-    "pickle-2": (["{pickle2.pt}", *SMALL, *IMAGES], r"pickle2\.pt is damaged or no checkpoint \(a pickle that"),
-    "hyper-parameters": (["{hparams.ckpt}", *SMALL, *IMAGES], r"hparams\.ckpt holds more than tensors .*ReLU.*; save"),
+    "pickle": (["{plain.pkl}", *SMALL, *IMAGES], r"plain\.pkl is damaged or not a checkpoint \(a pickle that"),
+    "pickle-2": (["{pickle2.pt}", *SMALL, *IMAGES], r"pickle2\.pt is damaged or not a checkpoint \(a pickle that"),
     "folder": (["{norun}", *SMALL, *IMAGES], r"norun holds no checkpoints; give a run's folder, or checkpoint files"),
-    "bomb": (["{bomb.pt}", *SMALL, *IMAGES], r"bomb\.pt holds more than tensors and asks for code, which is not run"),
-    "list": (["{list.pt}", *SMALL, *IMAGES], r"list\.pt holds a list, no state dict"),
+    "bomb": (
+        ["{bomb.pt}", *SMALL, *IMAGES],
+        r"bomb\.pt holds more than tensors and asks for code, which is not executed",
+    ),
+    "list": (["{list.pt}", *SMALL, *IMAGES], r"list\.pt holds a list, not a state dict"),
     "settings": (["{settings.pt}", *SMALL, *IMAGES], r"settings\.pt holds no state dict.* it holds lr"),
     "extra": (
         ["{extra.pt}", *SMALL, *IMAGES],
@@ -188,14 +193,14 @@ BAD = {
         ["{good.pt}", "--model", "lnsgd.models.MLP", "--model.widths", "[784,7,10]", *IMAGES],
         r"3 of another shape \(layers\.0\.weight \(6, 784\) for \(7, 784\), .*--model",
     ),
-    "no-run": (["{norun}"], r"norun has no config\.yaml, so it is no run"),
-    "no-model": (["{good.pt}"], r"no config\.yaml .* say it, such as --model"),
-    "no-data": (["{good.pt}", *SMALL], r"say it, such as --data"),
+    "no-run": (["{norun}"], r"norun has no config\.yaml, so it is not a run"),
+    "no-model": (["{good.pt}"], r"no config\.yaml .* give it, such as --model"),
+    "no-data": (["{good.pt}", *SMALL], r"give the data too, such as --data"),
     "unknown-measure": (
         ["{run}", "--measures", "Actives"],
-        r"--measures Actives is unknown; choose of .*ActiveNeurons",
+        r"--measures Actives is unknown; choose one of .*ActiveNeurons",
     ),
-    "no-measure": (["{run}", "--measures", "lnsgd.callbacks.StepProgressBar"], r"it measures nothing; choose of"),
+    "no-measure": (["{run}", "--measures", "lnsgd.callbacks.StepProgressBar"], r"does not measure; choose one of"),
     "unknown-option": (
         ["{run}", "--measures", "HessianTrace", "--measures.HessianTrace.probes", "3"],
         r"takes no 'probes'; it takes .*max_probes",
@@ -212,12 +217,15 @@ BAD = {
         ["{good.pt}", "--model", "lnsgd.models.MPL", *IMAGES],
         r"--model lnsgd\.models\.MPL cannot be imported",
     ),
-    "no-module": (["{good.pt}", "--model", "pathlib.Path", *IMAGES], r"gives a .*Path, no Module"),
+    "no-module": (["{good.pt}", "--model", "pathlib.Path", *IMAGES], r"gives a .*Path, not a Module"),
     "model-argument": (
         ["{good.pt}", "--model", "MLP", "--model.width", "3", *IMAGES],
         r"MLP takes no 'width'; it takes widths",
     ),
-    "argument-of-nothing": (["{run}", "--data.subset", "3"], r"of which data\? Say it with --data"),
+    "argument-of-nothing": (
+        ["{run}", "--data.subset", "3"],
+        r"--data\.subset is an argument of --data, which is missing; give --data too",
+    ),
     "accelerator": (["{run}", "--accelerator", "tpu"], r"accelerator = tpu; choose auto, cpu or cuda"),
     "batch-size": (["{run}", "--batch-size", "0"], r"batch size = 0; give at least 1"),
     "unfit-data": (
@@ -228,24 +236,27 @@ BAD = {
         ["{run}", "--data", "Hypercube", "--data.dimension", "5", "--measures", "Performance"],
         r"MLP does not take the data's inputs of shape \(5,\)",
     ),
-    "init": (["{run}", "--init", "{text.pt}"], r"text\.pt is damaged or no checkpoint"),
+    "init": (["{run}", "--init", "{text.pt}"], r"text\.pt is damaged or not a checkpoint"),
     "init-folder": (["{run}", "--init", "{norun}"], r"norun is a folder; give a file of weights"),
     "init-gone": (["{run}", "--init", "{gone}"], r"gone: there is no such file"),
     "init-shape": (["{run}", "--init", "{missing.pt}"], r"missing\.pt does not fit MLP: .*2 missing"),
     "other-class": (
         ["{other-class}"],
-        r"config\.yaml: .*'Learner'; it is of lnsgd 0\.0\.1, and this is .*: mend it",
+        r"config\.yaml: .*'Learner'; it was written by lnsgd 0\.0\.1, and this is .*: mend it",
     ),
-    "other-room": (["{other-room}"], r"config\.yaml: .*nets'; it is of lnsgd 0\.0\.1"),
-    "other-option": (["{other-option}"], r"MLP has no option 'sizes'; it takes: widths.*; it is of lnsgd 0\.0\.1"),
-    "other-data": (["{other-data}"], r"config\.yaml: .*'Digits'; it is of lnsgd 0\.0\.1"),
-    "no-data-entry": (["{no-data-entry}"], r"config\.yaml is no config of a run \(it has no 'data'\)"),
-    "no-entries": (["{no-entries}"], r"config\.yaml is no config of a run \(it has no names\)"),
-    "compare-text": (["--compare", "{run}", "{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or no checkpoint"),
+    "other-room": (["{other-room}"], r"config\.yaml: .*attribute nets; it was written by lnsgd 0\.0\.1"),
+    "other-option": (
+        ["{other-option}"],
+        r"MLP has no option 'sizes'; it takes: widths.*; it was written by lnsgd 0\.0\.1",
+    ),
+    "other-data": (["{other-data}"], r"config\.yaml: .*'Digits'; it was written by lnsgd 0\.0\.1"),
+    "no-data-entry": (["{no-data-entry}"], r"config\.yaml is not the config of a run \(it has no 'data'\)"),
+    "no-entries": (["{no-entries}"], r"config\.yaml is not the config of a run \(it has no names\)"),
+    "compare-text": (["--compare", "{run}", "{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or not a checkpoint"),
     "compare-cut": (["--compare", "{cut.ckpt}", "{good.pt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged .*cut off"),
     "compare-other": (
         ["--compare", "{run}", "{other-class}"],
-        r"other-class/config\.yaml: .*'Learner'; it is of",
+        r"other-class/config\.yaml: .*'Learner'; it was written by",
     ),
     "compare-init": (["--compare", "{run}", "{run}", "--init", "{cut.safetensors}"], r"cut\.safetensors is damaged"),
     "compare-no-init": (
@@ -269,7 +280,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line(name: str, files, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_bad_input_ends_in_one_line(name: str, files, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LNSGD_DEBUG", raising=False)
     args, expected = BAD[name]
@@ -284,7 +295,7 @@ def test_bad_input_is_one_line(name: str, files, tmp_path: Path, monkeypatch, ca
     assert not (files["bomb.pt"].parent / "touched").exists()
 
 
-def test_a_distance_that_cannot_be_taken_is_left_out_and_that_is_said(run: Path, tmp_path: Path, capsys) -> None:
+def test_distance_without_initial_weights_is_left_out_with_a_message(run: Path, tmp_path: Path, capsys) -> None:
     bare = shutil.copytree(run, tmp_path / "bare")
     (bare / "init.safetensors").unlink()
     checkpoint = str(bare / "checkpoints" / "last.ckpt")
@@ -298,8 +309,8 @@ def test_a_distance_that_cannot_be_taken_is_left_out_and_that_is_said(run: Path,
     assert "distance_from_init" not in set(pd.read_parquet(tmp_path / "b" / "differences.parquet").measure)
 
 
-def test_a_checkpoint_of_a_newer_lightning_is_read(run: Path, tmp_path: Path) -> None:
-    """Entries that are unknown here do no harm."""
+def test_checkpoint_of_a_newer_lightning_is_read(run: Path, tmp_path: Path) -> None:
+    """Unknown entries are ignored."""
     newer = tmp_path / "run" / "checkpoints" / "last.ckpt"
     newer.parent.mkdir(parents=True)
     shutil.copy(run / "config.yaml", tmp_path / "run")
@@ -312,11 +323,11 @@ def test_a_checkpoint_of_a_newer_lightning_is_read(run: Path, tmp_path: Path) ->
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_small_weights_are_not_mistaken_for_a_prefix(tmp_path: Path) -> None:
-    """Names that match by chance within others are outvoted."""
-    from lnsgd.analysis.weights import fitted
+def test_prefix_is_the_one_that_matches_most_names(tmp_path: Path) -> None:
+    """A name that matches by chance is outvoted."""
+    from lnsgd.analysis.weights import fit_names
 
     given = {f"net.{name}": tensor for name, tensor in weights(0).items()} | {"ema.0.weight": torch.zeros(5, 3)}
-    found = fitted(given, weights(1), tmp_path, "Sequential")
+    found = fit_names(given, weights(1), tmp_path, "Sequential")
     assert found.tensors.keys() == weights(0).keys()
     assert found.note == "names without their prefix 'net.', 1 tensors without it left out"

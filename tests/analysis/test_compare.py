@@ -1,4 +1,4 @@
-"""Two networks against each other, and along the line between them."""
+"""`lnsgd.analysis.compare`: two networks compared with each other, and along the line between them."""
 
 from pathlib import Path
 
@@ -8,30 +8,27 @@ import pytest
 import torch
 from torch import nn
 
-from lnsgd.analysis import How, analyze, compare
-from lnsgd.analysis.interpolation import Line, barrier, mixed
-from lnsgd.analysis.journal import Journal
-from lnsgd.analysis.overlap import jaccard
-from lnsgd.callbacks import ActiveNeurons, DistanceFromInit, HessianTrace, Performance
+from lnsgd.analysis import ComparisonSettings, analyze, compare
 from lnsgd.data import InMemory
 from lnsgd.losses import CrossEntropy
-from tests.analysis.analyzed_runs import SMALL, train, weights
+from lnsgd.measures.pairs.interpolation import Line, barrier, mixed
+from lnsgd.measures.pairs.overlap import jaccard
+from lnsgd.measuring import (
+    ActiveNeuronsMeasurer,
+    DistanceFromInitMeasurer,
+    HessianTraceMeasurer,
+    PerformanceMeasurer,
+)
+from lnsgd.records.journal import Journal
+from tests.analysis.analyzed_runs import analyzed_config, point_data, points, small_net, weights
+from tests.small_config import fit
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
 
-def net():
-    return nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
-
-
-def points(n, seed):
-    inputs = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))
-    return inputs, (inputs[:, 0] > 0).long()
-
-
 @pytest.fixture
 def files(tmp_path):
-    """A network, and one near to it."""
+    """Files of a network and of one close to it."""
     near = {name: a + 0.1 * weights(1)[name] for name, a in weights(0).items()}
     paths = tmp_path / "a.pt", tmp_path / "b.pt"
     for path, tensors in zip(paths, (weights(0), near)):
@@ -41,18 +38,18 @@ def files(tmp_path):
 
 @pytest.fixture
 def given():
-    return {"data": InMemory(points(40, 0), points(20, 1), eval_batch_size=16), "model": net(), "loss": LOSS}
+    return {"data": point_data(), "model": small_net(), "loss": LOSS}
 
 
 def loaded(tensors):
-    model = net()
+    model = small_net()
     model.load_state_dict(tensors)
     return model
 
 
-def test_the_ends_of_the_line_are_the_networks(files, given) -> None:
-    found = compare(*files, measures=[Performance()], how=How(points=5), **given)
-    plain = analyze(files, measures=[Performance()], **given)
+def test_ends_of_the_line_are_the_networks(files, given) -> None:
+    found = compare(*files, measures=[PerformanceMeasurer()], how=ComparisonSettings(points=5), **given)
+    plain = analyze(files, measures=[PerformanceMeasurer()], **given)
     for end, path in zip((0.0, 1.0), files):
         on_line = found.path[found.path.t == end].set_index("split")
         for row in plain[plain.checkpoint == str(path)].itertuples():
@@ -60,8 +57,8 @@ def test_the_ends_of_the_line_are_the_networks(files, given) -> None:
     assert found.path.t.unique().tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_loss_in_the_middle_is_that_of_the_mean_weights(files, given) -> None:
-    found = compare(*files, measures=[], how=How(points=3), **given)
+def test_middle_of_the_line_has_the_mean_weights(files, given) -> None:
+    found = compare(*files, measures=[], how=ComparisonSettings(points=3), **given)
     ends = [torch.load(path) for path in files]
     inputs, labels = points(40, 0)
     middle = loaded({name: (ends[0][name] + ends[1][name]) / 2 for name in ends[0]})
@@ -70,9 +67,11 @@ def test_loss_in_the_middle_is_that_of_the_mean_weights(files, given) -> None:
     assert at.loss.tolist() == pytest.approx([expected], rel=1e-5)
 
 
-def test_differences_are_those_of_the_measures(files, given) -> None:
-    found = compare(*files, measures=[Performance(), ActiveNeurons()], how=How(points=2), **given).differences
-    plain = analyze(files, measures=[Performance(), ActiveNeurons()], **given)
+def test_differences_equal_those_of_single_analyses(files, given) -> None:
+    found = compare(
+        *files, measures=[PerformanceMeasurer(), ActiveNeuronsMeasurer()], how=ComparisonSettings(points=2), **given
+    ).differences
+    plain = analyze(files, measures=[PerformanceMeasurer(), ActiveNeuronsMeasurer()], **given)
     a, b = (plain[plain.checkpoint == str(path)].reset_index() for path in files)
     assert found.measure.tolist() == a.measure.tolist()
     np.testing.assert_array_equal(found.difference, b.value - a.value)
@@ -81,7 +80,7 @@ def test_differences_are_those_of_the_measures(files, given) -> None:
 
 
 def of_many_outputs(folder: Path, examples: int) -> tuple[tuple[Path, Path], dict[str, object]]:
-    """A network, and one that is near to it; of more outputs than a round has probes, so that traces are estimated."""
+    """Write two close networks with more outputs than a round has probes, so that traces are estimated."""
     wide = {"0.weight": (9, 3), "0.bias": (9,), "2.weight": (6, 9), "2.bias": (6,)}
     generator = torch.Generator().manual_seed(0)
     a = {name: torch.randn(shape, generator=generator) for name, shape in wide.items()}
@@ -94,11 +93,13 @@ def of_many_outputs(folder: Path, examples: int) -> tuple[tuple[Path, Path], dic
     return (folder / "a.pt", folder / "b.pt"), {"data": data, "model": model, "loss": CrossEntropy()}
 
 
-def test_common_probes_make_the_error_of_a_difference_smaller(tmp_path) -> None:
+def test_common_probes_reduce_the_error_of_a_difference(tmp_path) -> None:
     files, options = of_many_outputs(tmp_path, 600)
-    found = compare(*files, measures=[HessianTrace()], how=How(points=2, rounds=16), **options).differences
+    found = compare(
+        *files, measures=[HessianTraceMeasurer()], how=ComparisonSettings(points=2, rounds=16), **options
+    ).differences
     trace = found[found.layer == ""].iloc[0]
-    exact = analyze(files, measures=[HessianTrace(rtol=1e-6)], **options)
+    exact = analyze(files, measures=[HessianTraceMeasurer(rtol=1e-6)], **options)
     expected = exact[exact.layer == ""].value.to_numpy()
     assert (exact.stderr == 0).all()
     assert 0 < trace.stderr < 0.7 * min(trace.stderr_a, trace.stderr_b)
@@ -107,17 +108,17 @@ def test_common_probes_make_the_error_of_a_difference_smaller(tmp_path) -> None:
     assert trace.difference == pytest.approx(trace.b - trace.a)
 
 
-def test_an_exact_trace_has_an_exact_difference(files, given) -> None:
-    found = compare(*files, measures=[HessianTrace()], how=How(points=2), **given).differences
-    exact = analyze(files, measures=[HessianTrace(rtol=1e-6)], **given)
+def test_exact_traces_have_an_exact_difference(files, given) -> None:
+    found = compare(*files, measures=[HessianTraceMeasurer()], how=ComparisonSettings(points=2), **given).differences
+    exact = analyze(files, measures=[HessianTraceMeasurer(rtol=1e-6)], **given)
     values = exact[exact.layer == ""].value.to_numpy()
     trace = found[found.layer == ""].iloc[0]
     assert trace.difference == pytest.approx(values[1] - values[0], rel=1e-6)
     assert trace.stderr == 0
 
 
-def test_overlap_of_active_sets_by_brute_force(files, given) -> None:
-    found = compare(*files, measures=[], how=How(points=2), **given).similarity
+def test_overlap_of_active_sets_equals_brute_force(files, given) -> None:
+    found = compare(*files, measures=[], how=ComparisonSettings(points=2), **given).similarity
     inputs, _ = points(20, 1)
     sets = []
     for path in files:
@@ -131,14 +132,14 @@ def test_overlap_of_active_sets_by_brute_force(files, given) -> None:
         assert rows[name] == pytest.approx(len(a & b) / len(a | b))
 
 
-def test_empty_sets_have_no_overlap() -> None:
+def test_overlap_of_empty_sets_is_nan() -> None:
     assert np.isnan(jaccard(torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)))
     with pytest.raises(ValueError, match="give the same units"):
         jaccard(torch.zeros(3, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
 
 
-def test_a_stopped_comparison_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
-    """Stopped after every computation in turn, each is made once; the tables are those of one that was not stopped."""
+def test_stopped_comparison_computes_only_what_is_missing(tmp_path, monkeypatch) -> None:
+    """Stopped after each computation in turn, it makes each one once and ends with the tables of an undisturbed one."""
     files, given = of_many_outputs(tmp_path, 200)
     put, made = Journal.put, []
 
@@ -149,7 +150,11 @@ def test_a_stopped_comparison_goes_on_where_it_was(tmp_path, monkeypatch) -> Non
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Journal, "put", counted)
-    options = {"measures": [Performance(), HessianTrace()], "how": How(points=3, rounds=3), **given}
+    options = {
+        "measures": [PerformanceMeasurer(), HessianTraceMeasurer()],
+        "how": ComparisonSettings(points=3, rounds=3),
+        **given,
+    }
     stopping = False
     whole = compare(*files, **options)
     assert len(made) == len(set(made))
@@ -165,32 +170,33 @@ def test_a_stopped_comparison_goes_on_where_it_was(tmp_path, monkeypatch) -> Non
         pd.testing.assert_frame_equal(getattr(again, name), table, check_exact=True)
 
 
-def test_what_changes_the_numbers_is_computed_anew(files, given, tmp_path, monkeypatch) -> None:
+def test_only_changed_parts_are_computed_again(files, given, tmp_path, monkeypatch) -> None:
     put, made = Journal.put, []
     monkeypatch.setattr(Journal, "put", lambda self, key, rows: (made.append(key), put(self, key, rows)))
 
     def computed(*inputs, how, **more) -> int:
         made.clear()
-        compare(*inputs, measures=[Performance()], how=how, out=tmp_path / "out", **{**given, **more})
+        compare(*inputs, measures=[PerformanceMeasurer()], how=how, out=tmp_path / "out", **{**given, **more})
         return len(made)
 
-    # Of each network the loss, of each split the overlap and the alignment, and the points of the line.
-    assert computed(*files, how=How(points=3)) == 2 + 2 + 2 + 3
-    assert computed(*files, how=How(points=3)) == 0
-    assert computed(*files, how=How(points=5)) == 2  # those between
-    assert computed(*files, how=How(points=5, batch_norm="interpolate")) == 5
-    assert computed(*files, how=How(points=5, features="net.0")) == 2
-    assert computed(*reversed(files), how=How(points=5)) == 2 + 2 + 5  # each network is known
-    assert computed(*files, how=How(points=5), data=InMemory(points(40, 3), points(20, 1))) == 2 + 2 + 2 + 5
+    # The loss of each network, the overlap and the alignment on each split, and the points of the line.
+    assert computed(*files, how=ComparisonSettings(points=3)) == 2 + 2 + 2 + 3
+    assert computed(*files, how=ComparisonSettings(points=3)) == 0
+    assert computed(*files, how=ComparisonSettings(points=5)) == 2  # the points between
+    assert computed(*files, how=ComparisonSettings(points=5, batch_norm="interpolate")) == 5
+    assert computed(*files, how=ComparisonSettings(points=5, features="net.0")) == 2
+    assert computed(*reversed(files), how=ComparisonSettings(points=5)) == 2 + 2 + 5  # each single network is known
+    assert (
+        computed(*files, how=ComparisonSettings(points=5), data=InMemory(points(40, 3), points(20, 1))) == 2 + 2 + 2 + 5
+    )
 
 
 def test_replicas_are_paired_by_their_seeds(replicated: Path, run: Path, tmp_path_factory) -> None:
-    """Another arm has the same seeds in another order, and one more."""
-    config = (replicated.parent / "replicated.yaml").read_text().replace("p: 0.1", "p: 0.9")
+    """The other arm has the same seeds in another order, and one more seed."""
     folder = tmp_path_factory.mktemp("arm") / "noisy"
-    noisy = train(folder, "--replicas.seeds", "[5,9,3,4]", config=config)
-    measures = [DistanceFromInit(per_tensor=False), Performance(splits=["val"])]
-    found = compare(replicated, noisy, measures=measures, how=How(points=2))
+    noisy = fit(analyzed_config(p=0.9, max_epochs=1), folder, "--replicas.seeds", "[5,9,3,4]").path
+    measures = [DistanceFromInitMeasurer(per_tensor=False), PerformanceMeasurer(splits=["val"])]
+    found = compare(replicated, noisy, measures=measures, how=ComparisonSettings(points=2))
     logged = {}
     for arm, seeds in ((replicated, [3, 4, 5]), (noisy, [5, 9, 3, 4])):
         table = pd.read_parquet(arm / "measures.parquet")
@@ -210,7 +216,7 @@ def test_networks_of_different_structure_are_refused(files, given, run: Path, tm
     torch.save(weights(0, width=6), tmp_path / "wide.pt")
     with pytest.raises(ValueError, match="of another shape"):
         compare(files[0], tmp_path / "wide.pt", **given)
-    wide = train(tmp_path / "run", config=SMALL.replace("784, 6,", "784, 7,").replace("max_epochs: 3", "max_steps: 1"))
+    wide = fit(analyzed_config(width=7, max_steps=1), tmp_path / "run").path
     given = (
         r"run cannot be compared with run: of its 4 .* 3 of another shape \(net\.layers\.0\.weight \(7, 784\) for \(6"
     )

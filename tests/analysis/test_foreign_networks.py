@@ -1,4 +1,4 @@
-"""Networks that were compiled, spread over devices or wrapped in a LightningModule: files and models of them."""
+"""Networks that were compiled, spread over devices or wrapped in a LightningModule: their files and models."""
 
 from pathlib import Path
 
@@ -10,25 +10,28 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
 from lnsgd.analysis import analyze
-from lnsgd.analysis.unwrapping import unwrapped
-from lnsgd.analysis.weights import fitted
-from lnsgd.callbacks import ActiveNeurons, DistanceFromInit, HessianTrace, Performance
+from lnsgd.analysis.weights import fit_names, unwrapped
 from lnsgd.data import InMemory
-from tests.analysis.analyzed_runs import weights
+from lnsgd.measuring import (
+    ActiveNeuronsMeasurer,
+    DistanceFromInitMeasurer,
+    HessianTraceMeasurer,
+    PerformanceMeasurer,
+)
+from tests.analysis.analyzed_runs import points, small_net, weights
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
-INPUTS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
-LABELS = (INPUTS[:, 0] > 0).long()
+INPUTS, LABELS = points(30)
 
 
 def net() -> nn.Sequential:
-    made = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    made = small_net()
     made.load_state_dict(weights(0))
     return made
 
 
 class Foreign(LightningModule):
-    """Anyone's, with a metric that has a state."""
+    """A module of another project, with a metric that has a state."""
 
     def __init__(self, lr: float = 0.0) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class Foreign(LightningModule):
 
 
 def lightning_checkpoint(path: Path, compiled: bool) -> None:
-    """That of a Trainer; a step of learning rate zero leaves the weights as they are."""
+    """Write a checkpoint by a Trainer; a step with learning rate zero leaves the weights as they are."""
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(max_steps=1, accelerator="cpu", **quiet)
     module = Foreign()
@@ -82,30 +85,38 @@ MODELS = {
 }
 
 
-def measured(file: Path, model: nn.Module) -> list[float]:
-    measures = [Performance(), ActiveNeurons(["train"]), HessianTrace(), DistanceFromInit(per_tensor=False)]
+Rows = list[tuple[str, float]]
+
+
+def measured(file: Path, model: nn.Module) -> Rows:
+    """Return the name of the module or tensor, and the number, of each row of an analysis."""
+    measures = [
+        PerformanceMeasurer(),
+        ActiveNeuronsMeasurer(["train"]),
+        HessianTraceMeasurer(),
+        DistanceFromInitMeasurer(per_tensor=False),
+    ]
     init = file.parent / "init.pt"
     torch.save(weights(1), init)
     data = InMemory((INPUTS, LABELS))
-    return analyze([file], data=data, model=model, loss=LOSS, measures=measures, init=init).value.tolist()
+    table = analyze([file], data=data, model=model, loss=LOSS, measures=measures, init=init)
+    return list(zip(table.layer, table.value))
 
 
 @pytest.fixture
-def expected(tmp_path: Path) -> list[float]:
+def expected(tmp_path: Path) -> Rows:
     torch.save(weights(0), tmp_path / "plain.pt")
     return measured(tmp_path / "plain.pt", net())
 
 
 @pytest.mark.parametrize("saved", SAVED)
-def test_files_of_wrapped_networks(saved: str, expected: list[float], tmp_path: Path) -> None:
+def test_files_of_wrapped_networks(saved: str, expected: Rows, tmp_path: Path) -> None:
     torch.save(SAVED[saved]().state_dict(), tmp_path / "weights.pt")
     assert measured(tmp_path / "weights.pt", net()) == expected
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_wrapped_networks_are_measured_without_their_wrappers(
-    model: str, expected: list[float], tmp_path: Path
-) -> None:
+def test_wrapped_networks_are_measured_without_their_wrappers(model: str, expected: Rows, tmp_path: Path) -> None:
     """A compiled network has no second derivatives, and does not call hooks that are added later."""
     given = MODELS[model]()
     assert measured(tmp_path / "plain.pt", given) == expected
@@ -113,7 +124,7 @@ def test_wrapped_networks_are_measured_without_their_wrappers(
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_checkpoints_of_a_foreign_lightning_module(compiled: bool, expected: list[float], tmp_path: Path) -> None:
+def test_checkpoints_of_a_foreign_lightning_module(compiled: bool, expected: Rows, tmp_path: Path) -> None:
     lightning_checkpoint(tmp_path / "foreign.ckpt", compiled)
     assert measured(tmp_path / "foreign.ckpt", net()) == expected
     keys = torch.load(tmp_path / "foreign.ckpt", weights_only=True)["state_dict"]
@@ -121,23 +132,23 @@ def test_checkpoints_of_a_foreign_lightning_module(compiled: bool, expected: lis
     assert any(key.startswith("seen.") for key in keys)
 
 
-def test_a_module_compiled_in_place_is_not_called_compiled() -> None:
+def test_module_compiled_in_place_is_called_uncompiled() -> None:
     made = net()
     made.compile()
     assert unwrapped(made) is made
     assert made._compiled_call_impl is None
 
 
-def test_weights_of_a_network_for_the_module_around_it(tmp_path: Path) -> None:
+def test_weights_get_the_prefix_of_a_wrapping_module(tmp_path: Path) -> None:
     wanted = {f"model.{name}": tensor for name, tensor in weights(1).items()}
-    found = fitted(weights(0), wanted, tmp_path, "Foreign")
+    found = fit_names(weights(0), wanted, tmp_path, "Foreign")
     assert found.note == "names with the prefix 'model.' before them"
     assert {name: tensor.tolist() for name, tensor in found.tensors.items()} == {
         f"model.{name}": tensor.tolist() for name, tensor in weights(0).items()
     }
 
 
-def test_names_that_have_nothing_in_common(tmp_path: Path) -> None:
+def test_names_without_anything_in_common_are_refused(tmp_path: Path) -> None:
     given = {f"{name}_": tensor for name, tensor in weights(0).items()}
     with pytest.raises(ValueError, match=r"4 missing \(0\.weight, 0\.bias.*4 unexpected \(0\.weight_.* --model$"):
-        fitted(given, weights(0), tmp_path, "Sequential")
+        fit_names(given, weights(0), tmp_path, "Sequential")

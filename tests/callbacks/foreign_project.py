@@ -1,10 +1,13 @@
-"""Somebody else's project: modules and data sets that know nothing of lnsgd."""
+"""A foreign project: modules and data sets that know nothing of lnsgd, written for either Lightning.
 
+``conftest.py`` runs each test of a module ``test_foreign_…`` under both packages.
+"""
+
+import importlib
 import random
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -14,7 +17,7 @@ INPUTS = 6
 
 
 class Network(nn.Module):
-    """Two hidden layers, and what draws from the global generator."""
+    """A network with two hidden layers, and dropout, which draws from the global generator."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -25,8 +28,37 @@ class Network(nn.Module):
         return self.head(self.layers(x))
 
 
-class Project(pl.LightningModule):
-    """Trains any network on batches (inputs, labels)."""
+class Package:
+    """The Lightning that the present test uses, such as ``pytorch_lightning``."""
+
+    def __init__(self, name):
+        self.use(name)
+
+    def use(self, name):
+        """Use another package from here on."""
+        self.name = name
+
+    def __getattr__(self, name):
+        """Return what the package has under a name."""
+        return getattr(importlib.import_module(self.name), name)
+
+
+PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+package = Package(PACKAGES[0])
+
+
+class ForeignModule:
+    """Base of LightningModules: its objects are LightningModules of the package that the test uses."""
+
+    def __new__(cls, *args, **options):
+        if package.LightningModule not in cls.__mro__:
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            cls = type(cls.__name__, (cls, package.LightningModule), names)
+        return object.__new__(cls)
+
+
+class Project(ForeignModule):
+    """A module that trains any network on batches (inputs, labels)."""
 
     def __init__(self, net=None, lr=0.1):
         super().__init__()
@@ -48,7 +80,7 @@ class Project(pl.LightningModule):
 
 
 class DictProject(Project):
-    """The same with batches of words, as Hugging Face's data sets give them."""
+    """The project with dictionary batches, as the data sets of Hugging Face give them."""
 
     def training_step(self, batch, batch_idx):
         return super().training_step((batch["pixel_values"], batch["labels"]), batch_idx)
@@ -58,7 +90,7 @@ class DictProject(Project):
 
 
 class Examples(Dataset):
-    """Examples (input, label), augmented by all three global generators if wanted, and how often each was read."""
+    """A data set that counts readings and can augment with all three global generators."""
 
     def __init__(self, inputs, labels, augment=False, as_dict=False):
         self.inputs, self.labels = inputs, labels
@@ -94,7 +126,7 @@ def project(kind=Project, **options):
 
 
 def trainer_in(folder, callbacks, **options):
-    return pl.Trainer(
+    return package.Trainer(
         accelerator="cpu",
         callbacks=callbacks,
         logger=False,
@@ -107,7 +139,7 @@ def trainer_in(folder, callbacks, **options):
 
 
 def rows(folder, step=None):
-    """What callbacks measured, by step, measure, split and layer."""
+    """Return what callbacks measured, by step, measure, split and layer."""
     table = pq.read_table(folder / "measures.parquet").to_pylist()
     return {
         (row["step"], row["measure"], row["split"], row["layer"]): row["value"]

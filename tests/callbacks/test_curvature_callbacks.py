@@ -1,4 +1,4 @@
-"""The callbacks for derivatives: their numbers are the measures' own on a fixed subset, alone and with replicas."""
+"""Callbacks for derivatives log the numbers of their measures on a fixed subset, with and without replicas."""
 
 import csv
 import math
@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from lnsgd import measures, rng
 from lnsgd.callbacks import GradientNorm, ImplicitRegularizer, SpectralDensity, TopEigenvalues
-from lnsgd.data import InMemory, ReplicatedData
+from lnsgd.data import InMemory
 from lnsgd.loggers import CSVLogger
 from lnsgd.losses import CrossEntropy, LogisticLoss
 from lnsgd.models import MLP
-from lnsgd.modules import Classifier, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Classifier
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 
 INPUTS, CLASSES, STEPS, EXAMPLES = 5, 3, 4, 30
 SCHEDULE = {"every_n_steps": 2, "max_overhead": None}
@@ -74,12 +74,12 @@ def trainer_in(folder, callbacks, *loggers, **options):
 
 
 def subset(source, split="train"):
-    """The batches that callbacks measure on."""
+    """Return the batches that callbacks measure on."""
     return [(batch.inputs, batch.labels) for batch in source.measurement_dataloader(split, EXAMPLES)]
 
 
 def expected(module, source, split="train", loss=None):
-    """The final numbers by (measure, layer), from the measures themselves."""
+    """Return the final numbers by (measure, layer), from the measures themselves."""
     batches, loss = subset(source, split), loss or module.loss
     top = measures.top_eigenvalues(module, loss, batches, count=2, generator=rng.generator(0, "probes"))
     norm = measures.gradient_norm(module, loss, batches)
@@ -99,7 +99,7 @@ def rows_of(folder):
 
 @pytest.fixture(scope="module", params=["alone", "replicas"])
 def trained(request, tmp_path_factory):
-    """The folder of a run, its images, and by replica the final network and its data."""
+    """Return the folder of a run, its images, and by replica the final network and its data."""
     folder, images = tmp_path_factory.mktemp(request.param), Images()
     callbacks = [make(examples=EXAMPLES, **SCHEDULE) for make in CALLBACKS.values()]
     callbacks += [SpectralDensity(split, examples=EXAMPLES, probes=3, steps=7, top=2) for split in ("train", "val")]
@@ -110,10 +110,10 @@ def trained(request, tmp_path_factory):
         return folder, images.images, {0: (module, source)}
     many, source = ReplicatedModule(classifier(), REPLICAS), ReplicatedData(data(), REPLICAS)
     trainer.fit(many, datamodule=source)
-    return folder, images.images, {i: (many.replica(i), source.variant(i)) for i in range(len(REPLICAS))}
+    return folder, images.images, {i: (many.replica(i), source.of_replica(i)) for i in range(len(REPLICAS))}
 
 
-def test_final_numbers_are_those_of_the_final_weights(trained):
+def test_final_numbers_belong_to_the_final_weights(trained):
     folder, _, networks = trained
     for replica, (module, source) in networks.items():
         of_replica = [row for row in rows_of(folder) if row["replica"] == replica]
@@ -132,7 +132,7 @@ def test_numbers_change_along_training(trained):
         assert len(set(series)) == 3, name  # steps 0, 2 and 4
 
 
-def test_loggers_get_them_by_name(trained):
+def test_loggers_get_numbers_by_name(trained):
     folder, *_ = trained
     with (folder / "metrics.csv").open(newline="") as file:
         names = csv.DictReader(file).fieldnames
@@ -140,7 +140,7 @@ def test_loggers_get_them_by_name(trained):
         assert any(name in column for column in names), name
 
 
-def test_spectra_are_kept_and_drawn_for_one_replica_of_each_setting(trained):
+def test_spectra_are_saved_and_drawn_for_one_replica_per_setting(trained):
     folder, images, networks = trained
     first = {replica.lr: r for r, replica in reversed(list(enumerate(REPLICAS)))}  # of each learning rate
     chosen = {"": 0} if len(networks) == 1 else {f"replica{r}/": r for r in first.values()}
@@ -163,8 +163,8 @@ def test_spectra_are_kept_and_drawn_for_one_replica_of_each_setting(trained):
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_two_callbacks_of_one_kind(name, tmp_path):
-    """What they measure differs; Lightning needs a name for the state of each."""
+def test_two_callbacks_of_one_class_measure_separately(name, tmp_path):
+    """They differ in settings; Lightning needs a name for the state of each."""
     module, source = classifier(), data()
     callbacks = [CALLBACKS[name](split=split, examples=EXAMPLES, **SCHEDULE) for split in ("train", "val")]
     trainer_in(tmp_path, callbacks).fit(module, datamodule=source)
@@ -179,7 +179,7 @@ def test_two_callbacks_of_one_kind(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["TopEigenvalues", "GradientNorm"])
-def test_a_loss_of_its_own(name, tmp_path):
+def test_given_loss_is_used(name, tmp_path):
     module, source = classifier(), data()
     callback = CALLBACKS[name](examples=EXAMPLES, loss=CrossEntropy(), **SCHEDULE)
     trainer_in(tmp_path, [callback]).fit(module, datamodule=source)
@@ -189,13 +189,13 @@ def test_a_loss_of_its_own(name, tmp_path):
             assert row["value"] == pytest.approx(reference[row["measure"], row["layer"]], rel=1e-5, abs=1e-6)
 
 
-def test_totals_only_where_tensors_are_not_asked_for(tmp_path):
+def test_only_totals_are_logged_without_per_tensor(tmp_path):
     trainer = trainer_in(tmp_path, [GradientNorm(per_tensor=False, examples=EXAMPLES)])
     trainer.fit(classifier(), datamodule=data())
     assert {row["layer"] for row in rows_of(tmp_path)} == {""}
 
 
-def test_two_processes_measure_what_one_does(tmp_path):
+def test_two_processes_measure_the_same_as_one(tmp_path):
     kept, measured = [], []
     for devices in (1, 2):
         folder = tmp_path / str(devices)
@@ -213,7 +213,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
 
 
 class Diverging(pl.Callback):
-    """Makes the weights infinite in the middle of training."""
+    """A callback that makes the weights infinite in the middle of training."""
 
     def on_train_batch_end(self, trainer, module, *args):
         if trainer.global_step == 2:
@@ -221,7 +221,7 @@ class Diverging(pl.Callback):
                 module.net.layers[0].weight.fill_(torch.inf)
 
 
-def test_of_a_network_that_has_diverged_they_are_nan_and_nothing_is_drawn(tmp_path):
+def test_diverged_network_gives_nan_and_no_picture(tmp_path):
     callbacks = [make(examples=EXAMPLES, **SCHEDULE) for make in CALLBACKS.values()]
     trainer = trainer_in(tmp_path, [Diverging(), *callbacks, SpectralDensity(examples=EXAMPLES, probes=1, steps=2)])
     trainer.fit(classifier("relu"), datamodule=data())
@@ -235,13 +235,13 @@ def test_of_a_network_that_has_diverged_they_are_nan_and_nothing_is_drawn(tmp_pa
     assert not (tmp_path / "spectral_density_train.safetensors").exists()
 
 
-def test_fewer_parameters_than_eigenvalues_to_mark(tmp_path):
+def test_spectrum_of_fewer_parameters_than_marked_eigenvalues(tmp_path):
     module = Classifier(MLP([INPUTS, 1], bias=False), LogisticLoss())
     trainer_in(tmp_path, [SpectralDensity(examples=EXAMPLES, top=10)]).fit(module, datamodule=data(classes=2))
     assert load_file(tmp_path / "spectral_density_train.safetensors")["nodes"].shape == (8, INPUTS)
 
 
-def test_no_marks_where_none_are_asked_for(tmp_path, monkeypatch):
+def test_no_eigenvalues_are_computed_with_top_zero(tmp_path, monkeypatch):
     def unused(*args, **options):
         raise AssertionError("no eigenvalues were asked for")
 
@@ -265,6 +265,6 @@ def test_no_marks_where_none_are_asked_for(tmp_path, monkeypatch):
         pytest.param(lambda: SpectralDensity(width=0.0), "width = 0", id="width"),
     ],
 )
-def test_settings_that_make_no_sense_raise_before_training(make, match):
+def test_settings_out_of_range_raise_before_training(make, match):
     with pytest.raises(ValueError, match=match):
         make()

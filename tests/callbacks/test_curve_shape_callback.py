@@ -1,4 +1,4 @@
-"""CurveShape: three numbers of every replica at their steps, and training that does not notice."""
+"""CurveShape measures every replica at its steps and does not change training."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 
 from lnsgd.callbacks import CurveShape
-from lnsgd.data import Points1D, ReplicatedData
+from lnsgd.data import Points1D
 from lnsgd.label_noise import GaussianNoise
-from lnsgd.measures import chord_deviation, convexity_changes, curve_length, polyline
+from lnsgd.measures.geometry import chord_deviation, convexity_changes, curve_length, polyline
 from lnsgd.models import MLP, Normal
-from lnsgd.modules import Regressor, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Regressor
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 
 
 def regressor(**net) -> Regressor:
@@ -37,7 +37,7 @@ def test_every_replica_is_measured(tmp_path: Path) -> None:
     trainer(tmp_path, CurveShape(every_n_steps=10)).fit(module, datamodule=data)
     table = pd.read_parquet(tmp_path / "measures.parquet")
     assert table["step"].unique().tolist() == [0, 10, 20]
-    train = data.variant(0).splits["train"]
+    train = data.of_replica(0).splits["train"]
     inputs, labels = train.inputs.double().numpy()[:, 0], train.labels.double().numpy()[:, 0]
     for r in range(len(replicas)):
         x, y = polyline(module.replica(r).net)
@@ -49,14 +49,14 @@ def test_every_replica_is_measured(tmp_path: Path) -> None:
         }
 
 
-def test_without_three_points_on_a_line_there_is_no_deviation(tmp_path: Path) -> None:
+def test_no_deviation_without_three_points_on_a_line(tmp_path: Path) -> None:
     trainer(tmp_path, CurveShape(at_steps=[20])).fit(regressor(), datamodule=Points1D(label_std=1.0))
     table = pd.read_parquet(tmp_path / "measures.parquet").set_index(["measure", "step"])["value"]
     assert table["curve_length"].notna().all()
     assert table["chord_deviation"].isna().all()
 
 
-def test_measuring_does_not_move_training(tmp_path: Path) -> None:
+def test_measuring_does_not_change_training(tmp_path: Path) -> None:
     ends = []
     for callbacks in ([], [CurveShape(every_n_steps=1)]):
         module = regressor()

@@ -1,4 +1,4 @@
-"""Callbacks that look at activations share forward passes, and ride along on validation."""
+"""Callbacks on activation sites share forward passes, and use Lightning's validation pass."""
 
 from collections import Counter
 
@@ -7,7 +7,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import RunningStage
-from torch import nn
 
 from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DeadNeurons
 from lnsgd.data import MNIST
@@ -17,20 +16,20 @@ from lnsgd.modules import Classifier
 TRAIN, VAL, BATCH = 200, 300, 100
 
 
-class Counted(Classifier):
-    """Counts examples in forward passes, by what the Trainer is doing."""
+# Examples in forward passes by stage of the Trainer. A measure puts back what a forward pass writes into a module.
+EXAMPLES: Counter[RunningStage] = Counter()
 
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(net)
-        self.examples = Counter()
+
+class Counted(Classifier):
+    """A module whose examples in forward passes are counted."""
 
     def forward(self, inputs):
-        self.examples[self.trainer.state.stage] += len(inputs)
+        EXAMPLES[self.trainer.state.stage] += len(inputs)
         return super().forward(inputs)
 
 
 class Twice(Counted):
-    """Validation that looks at every image and at its mirror image."""
+    """A module that validates on every image and on its mirror image."""
 
     def validation_step(self, batch, batch_idx):
         self(batch[0].flip(-1))
@@ -42,9 +41,10 @@ def data(eval_batch_size=BATCH):
 
 
 def train(folder, callbacks, kind=Counted, eval_batch_size=BATCH, **options):
-    """The module, and the measured numbers at the last step by (measure, split)."""
+    """Train; return the module, and the numbers of the last step by (measure, split)."""
     torch.manual_seed(0)
     module = kind(MLP([784, 12, 10]))
+    EXAMPLES.clear()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -62,9 +62,9 @@ def train(folder, callbacks, kind=Counted, eval_batch_size=BATCH, **options):
     return module, {(r["measure"], r["split"]): r["value"] for r in rows if r["step"] == trainer.global_step}
 
 
-def own_passes(module):
-    """Examples that went through the network besides training and validation."""
-    return module.examples[RunningStage.TRAINING]
+def own_passes():
+    """Return the number of examples in forward passes during training."""
+    return EXAMPLES[RunningStage.TRAINING]
 
 
 def both(**options):
@@ -72,27 +72,29 @@ def both(**options):
 
 
 TRAINED = 2 * TRAIN
-ENDED = TRAIN  # the firings that are kept at the end
+FEW = 2  # examples of a pass before each other, which shows which axis is that of the examples
+CHECKED = 4 + 2  # examples of the two passes before the first measurement of a split, which check the network
+ENDED = TRAIN + FEW  # the firings that are kept at the end
 
 
-def test_three_callbacks_share_one_pass_over_train_and_ride_on_validation(tmp_path):
-    module, _ = train(tmp_path, both())
-    initial = TRAIN + VAL
-    assert own_passes(module) == TRAINED + initial + 2 * TRAIN + ENDED
-    assert module.examples[RunningStage.VALIDATING] == 2 * VAL
+def test_three_callbacks_share_one_pass_and_the_validation_pass(tmp_path):
+    train(tmp_path, both())
+    initial = CHECKED + TRAIN + FEW + CHECKED + VAL + FEW
+    assert own_passes() == TRAINED + initial + 2 * (TRAIN + FEW) + ENDED
+    assert EXAMPLES[RunningStage.VALIDATING] == 2 * (VAL + FEW)
 
 
-def test_callbacks_with_other_subsets_look_on_their_own(tmp_path):
-    module, _ = train(tmp_path, [ActiveNeurons(splits=["train"], examples=30), DeadNeurons(splits=["train"])])
-    assert own_passes(module) == TRAINED + 3 * (30 + TRAIN)
+def test_callbacks_with_other_subsets_make_their_own_passes(tmp_path):
+    train(tmp_path, [ActiveNeurons(splits=["train"], examples=30), DeadNeurons(splits=["train"])])
+    assert own_passes() == TRAINED + CHECKED + 3 * (30 + FEW + TRAIN + FEW)
 
 
 def alone(folder, callback):
-    """What one callback measures that never rides: validation is only every tenth epoch."""
+    """Return what one callback measures without the validation pass, which comes every tenth epoch only."""
     return train(folder, [callback], check_val_every_n_epoch=10)[1]
 
 
-def test_what_is_seen_on_a_ride_is_what_a_pass_of_its_own_finds(tmp_path):
+def test_validation_pass_gives_the_numbers_of_an_own_pass(tmp_path):
     _, together = train(tmp_path / "together", both())
     apart = {}
     for number, callback in enumerate(both()):
@@ -112,14 +114,15 @@ def test_what_is_seen_on_a_ride_is_what_a_pass_of_its_own_finds(tmp_path):
         pytest.param({"val_check_interval": 0.5}, id="twice-an-epoch"),
     ],
 )
-def test_validation_of_another_kind_changes_no_number(tmp_path, options):
+def test_other_kinds_of_validation_change_no_number(tmp_path, options):
     _, expected = train(tmp_path / "usual", both())
     assert train(tmp_path / "other", both(), **options)[1] == expected
 
 
-def test_no_ride_on_the_sanity_check(tmp_path):
+def test_sanity_check_is_not_counted(tmp_path):
     torch.manual_seed(0)
     module = Counted(MLP([784, 12, 10]))
+    EXAMPLES.clear()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -132,10 +135,10 @@ def test_no_ride_on_the_sanity_check(tmp_path):
         num_sanity_val_steps=-1,
     )
     trainer.fit(module, datamodule=data())
-    assert own_passes(module) == TRAIN + VAL  # training, and the initial network
+    assert own_passes() == TRAIN + CHECKED + VAL + FEW  # training, and the initial network
 
 
-def test_a_ride_leaves_no_hook_behind_where_validation_fails(tmp_path):
+def test_failed_validation_leaves_no_hook_behind(tmp_path):
     class Failing(Counted):
         def validation_step(self, batch, batch_idx):
             super().validation_step(batch, batch_idx)
@@ -159,8 +162,8 @@ def test_a_ride_leaves_no_hook_behind_where_validation_fails(tmp_path):
     assert not any(site._forward_pre_hooks for site in module.modules())
 
 
-def test_the_network_is_seen_at_the_precision_of_validation(tmp_path):
-    """A pass of its own and a ride give the same numbers under autocast too."""
+def test_firings_are_counted_at_the_precision_of_validation(tmp_path):
+    """An own pass and the validation pass give the same numbers under autocast too."""
     _, riding = train(tmp_path / "riding", both(), precision="bf16-mixed")
     apart = {}
     for number, callback in enumerate(both()):

@@ -1,4 +1,4 @@
-"""Callbacks in somebody else's project measure what they measure in lnsgd's own."""
+"""Callbacks in a foreign project measure the same as in lnsgd's own."""
 
 import pytest
 import torch
@@ -23,9 +23,9 @@ from lnsgd.callbacks import (
     StopAtZeroError,
     TopEigenvalues,
 )
-from lnsgd.callbacks import loader_batches as reading
 from lnsgd.data import InMemory
 from lnsgd.losses import CrossEntropy
+from lnsgd.measuring import loaders as reading
 from lnsgd.modules import Classifier
 from tests.callbacks.foreign_project import (
     CLASSES,
@@ -81,7 +81,7 @@ def measured(folder, module, callbacks, *loaders, step=0, **options):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """What lnsgd's own module and data give for the network before its first step."""
+    """Return what lnsgd's own module and data give for the network before its first step."""
     torch.set_default_dtype(torch.float64)
     folder = tmp_path_factory.mktemp("own")
     torch.manual_seed(0)
@@ -106,28 +106,29 @@ def as_pair(batch):
 
 
 @pytest.mark.parametrize("as_list", [False, True], ids=["loader", "list-of-one"])
-def test_the_numbers_are_those_of_lnsgds_own_data(own, tmp_path, as_list):
+def test_numbers_equal_those_of_data_of_lnsgd(own, tmp_path, as_list):
     val = [loader(*VAL)] if as_list else loader(*VAL)
     same(measured(tmp_path, project(), all_callbacks(), loader(*TRAIN, shuffle=True), val), own)
     assert {key[2] for key in own} == {"train", "val", ""}
     assert 0 < own[0, "associated_count", "val", "net.layers.1"] < 8
 
 
-def test_batches_that_are_dictionaries(own, tmp_path):
-    callbacks = all_callbacks(batch=as_pair)
+@pytest.mark.parametrize("options", [{"batch": as_pair}, {}], ids=["batch", "by-default"])
+def test_dictionary_batches_are_measured(own, tmp_path, options):
+    callbacks = all_callbacks(**options)
     same(measured(tmp_path, project(DictProject), callbacks, dict_loader(TRAIN), dict_loader(VAL)), own)
 
 
 @pytest.mark.parametrize("form", ["by-split", "function"])
-def test_data_that_the_user_gives(own, tmp_path, form):
+def test_given_data_is_measured(own, tmp_path, form):
     given = {"train": loader(*TRAIN), "val": loader(*VAL)}
     other = loader(40, seed=7)
     callbacks = all_callbacks(data=given if form == "by-split" else given.__getitem__)
     same(measured(tmp_path, project(), callbacks, other, loader(9, seed=8)), own)
 
 
-def test_two_callbacks_look_at_different_data(own, tmp_path):
-    """They do not share passes, although splits, sites and examples are the same."""
+def test_two_callbacks_measure_different_data(own, tmp_path):
+    """They do not share passes although splits, sites and examples are the same."""
     other = {"train": loader(16, seed=9)}
     callbacks = [ActiveNeurons(splits=["train"], examples=SUBSET), DeadNeurons(splits=["train"], data=other)]
     found = measured(tmp_path, project(), callbacks, loader(*TRAIN))
@@ -137,7 +138,7 @@ def test_two_callbacks_look_at_different_data(own, tmp_path):
     assert found[key] == own[key]
 
 
-def test_the_test_split_is_asked_of_the_module(tmp_path):
+def test_test_split_is_requested_from_the_module(tmp_path):
     class WithTest(Project):
         def test_dataloader(self):
             return loader(*VAL)
@@ -149,7 +150,7 @@ def test_the_test_split_is_asked_of_the_module(tmp_path):
     assert found[0, "loss", "test", ""] == pytest.approx(expected, **APPROX)
 
 
-def test_validation_that_has_not_run_yet(own, tmp_path):
+def test_validation_split_is_measured_before_validation_runs(own, tmp_path):
     found = measured(tmp_path, project(), [Performance()], loader(*TRAIN), loader(*VAL), check_val_every_n_epoch=5)
     assert found[0, "loss", "val", ""] == pytest.approx(own[0, "loss", "val", ""], **APPROX)
 
@@ -161,7 +162,7 @@ def test_validation_that_has_not_run_yet(own, tmp_path):
         pytest.param(["a", "b", "c", "d", "e"], 5, id="said-by-the-data-set"),  # also where no example has them
     ],
 )
-def test_number_of_classes(tmp_path, said, number):
+def test_number_of_classes_is_found(tmp_path, said, number):
     data = loader(*TRAIN)
     if said is not None:
         data.dataset.classes = said
@@ -169,8 +170,8 @@ def test_number_of_classes(tmp_path, said, number):
     assert {len(fired) for fired in load_file(tmp_path / "firings.safetensors").values()} == {number}
 
 
-def test_augmented_data_is_measured_as_it_was_drawn_once(tmp_path):
-    """Also where it is not kept in memory, and by two callbacks: differences are the network's alone."""
+def test_augmented_data_is_the_same_at_every_reading(tmp_path):
+    """Also if it is not kept in memory, and for two callbacks: only the network makes a difference."""
     data = DataLoader(Examples(*tensors(*TRAIN), augment=True), 8, shuffle=True)
     for name, kept in (("kept", reading._KEPT_BYTES), ("read-anew", 0)):
         with pytest.MonkeyPatch.context() as patch:
@@ -187,10 +188,11 @@ def test_examples_are_read_once_for_all_callbacks(tmp_path):
     data = Examples(*tensors(*TRAIN))
     given = {split: DataLoader(data, 8) for split in ("train", "val")}
     measured(tmp_path, project(), all_callbacks(examples=None, data=given), loader(*TRAIN), loader(*VAL))
-    assert set(data.reads) == {2}  # as the training set, and as the validation set
+    # As the training set, and as the validation set, in which four examples each are read for the check of the network.
+    assert sorted(set(data.reads)) == [2, 4] and data.reads.count(4) == 4
 
 
-def test_data_that_is_loaded_anew_is_read_anew(tmp_path):
+def test_reloaded_data_is_read_again(tmp_path):
     class Reloading(Project):
         def train_dataloader(self):
             return loader(9, seed=self.trainer.current_epoch)

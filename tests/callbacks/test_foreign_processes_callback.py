@@ -1,4 +1,4 @@
-"""Two processes measure anyone's data like one."""
+"""Two processes measure foreign data like one."""
 
 import pytest
 import torch
@@ -37,9 +37,10 @@ def train(folder, devices):
     return rows(folder, 0)
 
 
-def test_two_processes_measure_what_one_does(tmp_path):
+def test_two_processes_measure_the_same_as_one(tmp_path):
     one, two = (train(tmp_path / str(devices), devices) for devices in (1, 2))
     counts = {key: value for key, value in one.items() if key[1].endswith("_count")}
-    assert len(counts) == 8 and {key: two[key] for key in counts} == counts
+    # 2 measures × 2 splits × (2 sites and their total)
+    assert len(counts) == 12 and {key: two[key] for key in counts} == counts
     assert two == pytest.approx(one, **SUMMATION)
     assert {key[2] for key in one} == {"train", "val"}

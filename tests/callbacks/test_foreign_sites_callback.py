@@ -1,4 +1,4 @@
-"""What a unit and an example are in networks that are not lnsgd's."""
+"""Units and examples at activation sites of foreign networks."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def measured(folder, net, callback, data):
 
 
 def inputs_of(net, sites, data):
-    """Pre-activations of the modules of these names by hand: every call's, images first."""
+    """Return the pre-activations of every call of the named modules, examples first."""
     seen = {name: [] for name in sites}
     hooks = [
         net.get_submodule(name).register_forward_pre_hook(lambda m, x, name=name: seen[name].append(x[0].clone()))
@@ -43,7 +43,7 @@ def active(preactivations):
     return (preactivations > 0).flatten(1).sum(1).double().mean().item()
 
 
-def test_one_relu_of_a_resnet_block_is_two_sites(tmp_path):
+def test_relu_of_a_resnet_block_is_two_sites(tmp_path):
     torch.manual_seed(0)
     net, data = resnet18(num_classes=2), images(16)
     expected = {}
@@ -54,6 +54,7 @@ def test_one_relu_of_a_resnet_block_is_two_sites(tmp_path):
         expected |= dict(zip(names, map(active, calls)))
     found = measured(tmp_path, net, ActiveNeurons(splits=["train"]), data)
     counts = {layer: value for (_, measure, _, layer), value in found.items() if measure == "active_count"}
+    assert counts.pop("total") == pytest.approx(sum(expected.values()), rel=1e-3)
     # Images in batches of four and all at once give sums in another order, which may move a pre-activation at zero.
     assert counts == pytest.approx(expected, rel=1e-3)
     assert list(counts) == list(expected)
@@ -73,7 +74,7 @@ def test_units_of_a_transformer_are_tokens_times_features(tmp_path):
 
 
 class TokensFirst(nn.Module):
-    """Gives its activation (tokens, images, features)."""
+    """A network whose activation gets (tokens, images, features)."""
 
     def __init__(self):
         super().__init__()
@@ -83,13 +84,13 @@ class TokensFirst(nn.Module):
         return self.head(self.act(x.expand(5, *x.shape)).mean(0))
 
 
-class Functional(TokensFirst):
+class Linear(TokensFirst):
     def __init__(self):
         super().__init__()
         del self.act
 
     def forward(self, x):
-        return self.head(torch.relu(x))
+        return self.head(x)
 
 
 class Unused(TokensFirst):
@@ -98,7 +99,16 @@ class Unused(TokensFirst):
 
 
 class Unsteady(TokensFirst):
-    """Calls its activation as often as it has examples."""
+    """A network that calls its activation once per example, without another output for that."""
+
+    def forward(self, x):
+        for _ in x:
+            active = self.act(x)
+        return self.head(active)
+
+
+class Deeper(TokensFirst):
+    """A network that activates as often as its batch has examples."""
 
     def forward(self, x):
         for _ in x:
@@ -106,13 +116,17 @@ class Unsteady(TokensFirst):
         return self.head(x)
 
 
+DEEPER = "the outputs of Project for an example depend on the other examples of its batch, or .* called after net.act"
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        pytest.param(TokensFirst, r"net.act gets shape \(5, 8, 6\) for 8 examples; its first dim", id="tokens-first"),
-        pytest.param(Functional, r"no activation module in Project \(functions such as F.relu", id="functional"),
+        pytest.param(TokensFirst, r"counted: net.act gets shape \(5, 2, 6\) for 2 examples; its f", id="tokens-first"),
+        pytest.param(Linear, "Project calls no activation that can be seen; name sites by patterns", id="linear"),
         pytest.param(Unused, "none of the activation sites is called in a forward pass: net.act", id="unused"),
         pytest.param(Unsteady, "net.act is not called [0-9] times for every batch", id="unsteady"),
+        pytest.param(Deeper, DEEPER, id="deeper"),
     ],
 )
 @pytest.mark.parametrize("make", [ActiveNeurons, ClassAssociation])
@@ -122,13 +136,16 @@ def test_sites_that_cannot_be_counted_are_refused(tmp_path, net, message, make):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("net", "message"), [(Unused, "none of the"), (Unsteady, "net.act is not called as often")])
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [(Unused, "none of the"), (Unsteady, "net.act is not called as often"), (Deeper, DEEPER)],
+)
 def test_features_of_such_sites_are_refused(tmp_path, net, message):
     with pytest.raises(ValueError, match=message):
         trainer_in(tmp_path, [SingularValues()]).fit(Project(net()), loader())
 
 
-def test_a_network_that_is_made_late(tmp_path):
+def test_network_made_by_configure_model_is_measured(tmp_path):
     """Lightning's ``configure_model`` comes after the callbacks' ``setup``."""
 
     class Late(Project):

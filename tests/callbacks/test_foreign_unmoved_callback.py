@@ -1,4 +1,4 @@
-"""Measuring on anyone's DataLoaders moves training in no bit, and a resumed run goes on exactly."""
+"""Measuring on foreign DataLoaders changes no bit of training, and a resumed run measures the same."""
 
 import random
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lnsgd.callbacks import (
@@ -28,7 +27,17 @@ from lnsgd.callbacks import (
     TopEigenvalues,
     WeightNorms,
 )
-from tests.callbacks.foreign_project import Examples, Network, Project, loader, project, rows, tensors, trainer_in
+from tests.callbacks.foreign_project import (
+    Examples,
+    Network,
+    Project,
+    loader,
+    package,
+    project,
+    rows,
+    tensors,
+    trainer_in,
+)
 
 
 def measuring(**options):
@@ -55,7 +64,7 @@ def measuring(**options):
 
 
 class Losses(pl.Callback):
-    """Keeps the loss of every step."""
+    """A callback that keeps the loss of every step."""
 
     def __init__(self):
         self.values = []
@@ -65,14 +74,14 @@ class Losses(pl.Callback):
 
 
 class Intruder(pl.Callback):
-    """What a careless measure does: reads the Trainer's own loader."""
+    """A careless callback that reads the Trainer's own loader."""
 
     def on_train_epoch_end(self, trainer, module):
         next(iter(trainer.train_dataloader))
 
 
 class HookedProject(Project):
-    """Adds noise on the device while it trains, and only then."""
+    """A project that adds noise on the device while it trains, and only then."""
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         inputs, labels = batch
@@ -80,7 +89,7 @@ class HookedProject(Project):
 
 
 def train(folder, callbacks, workers, kind=Project):
-    """Losses, weights, and the global random state after two epochs."""
+    """Return losses, weights, and the global random state after two epochs."""
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
@@ -115,11 +124,29 @@ def test_callbacks_change_no_bit(tmp_path, workers, kind, schedule):
     assert len(rows(tmp_path / "measured")) > 100
 
 
-def test_the_comparison_would_notice_a_careless_measure(tmp_path):
+def test_comparison_notices_a_careless_callback(tmp_path):
     assert not same(train(tmp_path / "careless", [Intruder()], 0), train(tmp_path / "alone", [], 0))
 
 
-def test_hooks_that_augment_training_do_not_augment_what_is_measured(tmp_path):
+class LoggingProject(Project):
+    """A project that logs within its forward pass."""
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        self.log("mean_output", outputs.mean(), on_step=False, on_epoch=True, batch_size=len(inputs))
+        return outputs
+
+
+def test_what_a_forward_pass_logs_while_measuring_is_not_logged(tmp_path):
+    found = []
+    for callbacks in ([], [Performance(["train"], every_n_steps=1), HessianTrace(every_n_steps=2)]):
+        trainer = trainer_in(tmp_path / str(len(callbacks)), callbacks, max_epochs=1)
+        trainer.fit(project(LoggingProject), loader())
+        found.append(trainer.callback_metrics["mean_output"].item())
+    assert found[0] == found[1]
+
+
+def test_hooks_that_augment_training_leave_measured_data_alone(tmp_path):
     losses = []
     for kind in (Project, HookedProject):
         trainer_in(tmp_path / kind.__name__, [Performance()]).fit(project(kind), loader(), loader(13, seed=2))
@@ -128,9 +155,9 @@ def test_hooks_that_augment_training_do_not_augment_what_is_measured(tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_a_resumed_run_measures_what_an_undisturbed_one_does(tmp_path):
+def test_resumed_run_measures_as_an_uninterrupted_one(tmp_path):
     def fit(folder, epochs, **options):
-        callbacks = [*measuring(), ModelCheckpoint(folder, save_last=True)]
+        callbacks = [*measuring(), package.callbacks.ModelCheckpoint(folder, save_last=True)]
         trainer = trainer_in(folder, callbacks, max_epochs=epochs, enable_checkpointing=True)
         module = project()
         trainer.fit(module, loader(), loader(13, seed=2), **options)

@@ -1,4 +1,4 @@
-"""HiddenUnits: its numbers are those of the measure, of every replica, and training is unmoved."""
+"""HiddenUnits logs the numbers of its measure for every replica and does not change training."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -7,12 +7,12 @@ import torch
 
 from lnsgd import measures
 from lnsgd.callbacks import HiddenUnits
-from lnsgd.data import GaussianInputs, ReplicatedData, SinglePoint
+from lnsgd.data import GaussianInputs, SinglePoint
 from lnsgd.label_noise import GaussianNoise, NoNoise
 from lnsgd.losses import LogisticLoss
 from lnsgd.models import MLP
-from lnsgd.modules import Classifier, Regressor, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Classifier, Regressor
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 
 REPLICAS = ReplicaGrid(seeds=2, noise=[0.0, 0.5]).replicas(0)
 STEPS, UNITS = 20, 3
@@ -34,19 +34,19 @@ def fit(module, data, folder, callbacks):
 
 
 def replicated(folder, callbacks):
-    """The replicated module and its data after a few steps."""
+    """Return the replicated module and its data after a few steps."""
     cell = Regressor(MLP([3, UNITS, 1], activation="tanh", bias=False), label_noise=GaussianNoise(0.1))
     module, data = ReplicatedModule(cell, REPLICAS), ReplicatedData(SinglePoint(), REPLICAS)
     fit(module, data, folder, callbacks)
     return module, data
 
 
-def test_numbers_are_those_of_the_measure(tmp_path):
+def test_numbers_equal_those_of_the_measure(tmp_path):
     module, data = replicated(tmp_path, [HiddenUnits(every_n_steps=10)])
     rows = pq.read_table(tmp_path / "measures.parquet").to_pylist()
     assert sorted({row["step"] for row in rows}) == [0, 10, STEPS]
     for replica in range(len(REPLICAS)):
-        inputs = data.variant(replica).splits["train"].inputs
+        inputs = data.of_replica(replica).splits["train"].inputs
         units = measures.hidden_units(module.replica(replica).net, inputs)
         expected = {}
         for j in range(UNITS):
@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_measure(tmp_path):
         assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_activation_is_a_mean_over_the_training_set(tmp_path):
+def test_activation_is_a_mean_over_the_training_set(tmp_path):
     data = GaussianInputs(dimension=2, train_size=7, test_size=1, eval_batch_size=3)
     module = Classifier(MLP([2, UNITS, 1]), LogisticLoss(), NoNoise())
     fit(module, data, tmp_path, [HiddenUnits(every_n_steps=STEPS)])
@@ -70,7 +70,7 @@ def test_the_activation_is_a_mean_over_the_training_set(tmp_path):
     assert found == pytest.approx(units.activations.mean(0).tolist(), rel=1e-5)
 
 
-def test_training_is_unmoved(tmp_path):
+def test_training_is_unchanged(tmp_path):
     with_it, _ = replicated(tmp_path / "with", [HiddenUnits(every_n_steps=3)])
     without, _ = replicated(tmp_path / "without", [])
     for one, other in zip(with_it.stack.parameters(), without.stack.parameters()):

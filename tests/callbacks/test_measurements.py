@@ -1,4 +1,4 @@
-"""What the measuring callbacks log: the right numbers, at the right steps, in every place."""
+"""Measuring callbacks log the right numbers at the right steps, to loggers and to measures.parquet."""
 
 import copy
 import csv
@@ -16,9 +16,9 @@ from lnsgd.callbacks import ActiveNeurons, ClassAssociation, DistanceFromInit, H
 from lnsgd.data import MNIST
 from lnsgd.loggers import CSVLogger
 from lnsgd.losses import LogisticLoss
+from lnsgd.measuring import Subject
 from lnsgd.models import MLP
 from lnsgd.modules import Classifier
-from lnsgd.modules.replicated import Subject
 from tests.reference.measures import (
     associated_loop,
     firings_loop,
@@ -32,7 +32,7 @@ APPROX = {"rel": EXACT["rtol"], "abs": EXACT["atol"]}
 UNITS = 12
 SITE = "net.activations.0"
 STEPS_PER_EPOCH = 4
-COLUMNS = ["step", "epoch", "replica", "split", "measure", "layer", "value", "stderr"]
+COLUMNS = ["step", "epoch", "replica", "split", "measure", "layer", "value", "stderr", "which_weights"]
 
 
 def data():
@@ -62,7 +62,7 @@ def parquet(folder):
 
 
 def metrics(folder):
-    """Rows of metrics.csv by step, without the empty cells."""
+    """Return the rows of metrics.csv by step, without empty fields."""
     with (folder / "metrics.csv").open(newline="") as file:
         return {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)}
 
@@ -73,12 +73,12 @@ def measured_steps(folder, measure):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two epochs with all four callbacks: the folder, the trainer, the trained module, the initial weights."""
+    """Train two epochs with four callbacks; return folder, trainer, trained module and initial weights."""
     folder, module = tmp_path_factory.mktemp("run"), classifier()
     init = copy.deepcopy(module.state_dict())
     callbacks = [
         ActiveNeurons(),
-        ClassAssociation(threshold=1.5),
+        ClassAssociation(threshold=1.5, histograms=30),
         DistanceFromInit(),
         HessianTrace(examples=60, method="hutchinson", max_probes=64, max_overhead=None),
     ]
@@ -88,14 +88,14 @@ def run(tmp_path_factory):
 
 
 def final(folder):
-    """The numbers of the last step by (measure, split, layer)."""
+    """Return the numbers of the last step by (measure, split, layer)."""
     rows = parquet(folder)
     last = max(row["step"] for row in rows)
     return {(row["measure"], row["split"], row["layer"]): row for row in rows if row["step"] == last}
 
 
 def final_preactivations(trainer, module, split):
-    """Pre-activations in float64 and labels of a whole split, straight from the DataModule's tensors."""
+    """Return pre-activations in float64 and labels of a whole split, from the tensors of the DataModule."""
     examples = trainer.datamodule.splits[split]
     layer = module.net.layers[0]
     inputs = examples.inputs.flatten(1).double() / 255
@@ -104,7 +104,7 @@ def final_preactivations(trainer, module, split):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_active_neurons_are_those_of_the_final_weights(run, split):
+def test_active_neurons_belong_to_the_final_weights(run, split):
     folder, trainer, module, _ = run
     expected = mean_active_loop(final_preactivations(trainer, module, split)[0])
     logged = final(folder)
@@ -114,7 +114,7 @@ def test_active_neurons_are_those_of_the_final_weights(run, split):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_associated_neurons_are_those_of_the_final_weights(run, split):
+def test_associated_neurons_belong_to_the_final_weights(run, split):
     folder, trainer, module, _ = run
     firings = firings_loop(*final_preactivations(trainer, module, split), 10)
     expected = sum(c >= 0 for c in associated_loop(firings, 1.5))
@@ -123,7 +123,12 @@ def test_associated_neurons_are_those_of_the_final_weights(run, split):
     assert logged["associated_fraction", split, SITE]["value"] == pytest.approx(expected / UNITS, **APPROX)
 
 
-def test_class_association_passes_its_options_on(run):
+def measured(callback, trainer, module):
+    """Return what a callback measures of the trained network."""
+    return callback.measure(Subject(module, trainer.datamodule), callback.source, callback.context(trainer))
+
+
+def test_class_association_uses_its_settings(run):
     _, trainer, module, _ = run
     z, labels = final_preactivations(trainer, module, "train")
     counts = firings_loop(z, labels, 10)
@@ -134,14 +139,14 @@ def test_class_association_passes_its_options_on(run):
             expected[threshold, by_rates] = sum(c >= 0 for c in associated_loop(firings, threshold))
             callback = ClassAssociation(threshold=threshold, rates=by_rates, splits=["train"])
             callback.setup(trainer, module, "fit")
-            found[threshold, by_rates] = callback.measure(trainer, Subject(module, trainer.datamodule))[0].value
+            found[threshold, by_rates] = measured(callback, trainer, module)[0].value
     assert found == expected
     # Both options matter for this network.
     assert expected[1.02, False] != expected[2.0, False]
     assert any(expected[threshold, False] != expected[threshold, True] for threshold, _ in expected)
 
 
-def test_distance_is_that_of_the_final_weights(run):
+def test_distance_belongs_to_the_final_weights(run):
     folder, _, module, init = run
     logged = final(folder)
     now = dict(module.named_parameters())
@@ -157,7 +162,7 @@ def trace_batches(trainer):
     return [(b.inputs, b.labels) for b in trainer.datamodule.measurement_dataloader("train", 60)]
 
 
-def test_hessian_trace_is_that_of_the_final_weights(run):
+def test_hessian_trace_belongs_to_the_final_weights(run):
     folder, trainer, module, _ = run
     inputs = torch.cat([x for x, _ in trace_batches(trainer)])
     assert len(inputs) == 60
@@ -167,7 +172,7 @@ def test_hessian_trace_is_that_of_the_final_weights(run):
     assert 0 < logged["stderr"] < 0.2 * expected
 
 
-def test_hessian_trace_is_the_pure_function_with_keyed_probes(run):
+def test_hessian_trace_equals_the_function_with_keyed_probes(run):
     folder, trainer, module, _ = run
     probes = rng.generator(0, "probes")
     direct = measures.hessian_trace(
@@ -177,21 +182,19 @@ def test_hessian_trace_is_the_pure_function_with_keyed_probes(run):
     assert (logged["value"], logged["stderr"]) == (direct.total.value, direct.total.standard_error)
 
 
-def test_hessian_trace_takes_another_loss_split_and_seed(run):
+def test_hessian_trace_uses_another_loss_split_and_seed(run):
     _, trainer, module, _ = run
     loss, few = lambda outputs, labels: outputs.sum(1), {"method": "hutchinson", "max_probes": 16}
     callback = HessianTrace(split="val", examples=40, loss=loss, seed=1, **few)
-    found, *_ = callback.measure(trainer, Subject(module, trainer.datamodule))
+    found, *_ = measured(callback, trainer, module)
     assert (found.split, found.stderr >= 0) == ("val", True)
     # The outputs of this net are linear in each tensor alone: any trace of their sum is pure probe noise.
     assert abs(found.value) <= STANDARD_ERRORS * found.stderr
-    other = HessianTrace(split="val", examples=40, loss=loss, seed=2, **few).measure(
-        trainer, Subject(module, trainer.datamodule)
-    )
+    other = measured(HessianTrace(split="val", examples=40, loss=loss, seed=2, **few), trainer, module)
     assert other[0].value != found.value
 
 
-def test_the_initial_network_and_every_epoch_are_measured(run):
+def test_initial_network_and_every_epoch_are_measured(run):
     folder, *_ = run
     for measure in ("active_count", "associated_count", "distance_from_init", "hessian_trace"):
         assert measured_steps(folder, measure) == [0, 4, 8]
@@ -207,10 +210,11 @@ def test_parquet_is_tidy(run):
     rows = parquet(folder)
     assert pq.read_table(folder / "measures.parquet").column_names == COLUMNS
     assert {row["replica"] for row in rows} == {0}
+    assert {row["which_weights"] for row in rows} == {"trained"}
     keys = [(row["step"], row["measure"], row["split"], row["layer"]) for row in rows]
     assert len(set(keys)) == len(keys)
-    # Per step: 2 splits × (2 + 2) numbers of one site, 4 tensors and the total of distance and trace.
-    assert len(rows) == 3 * (2 * 4 + 5 + 5)
+    # Per step: 2 splits × (2 + 2) numbers of one site and of all, 4 tensors and the total of distance and trace.
+    assert len(rows) == 3 * (2 * 2 * 4 + 5 + 5)
     for row in rows:
         assert math.isnan(row["stderr"]) == (row["measure"] != "hessian_trace")
 
@@ -231,7 +235,7 @@ def test_parquet_and_csv_hold_the_same_numbers(run):
     assert of_measures == measured
 
 
-def test_firings_are_kept_and_drawn_at_the_end(run):
+def test_firings_are_saved_and_drawn_at_the_end(run):
     folder, trainer, module, _ = run
     kept = load_file(folder / "firings.safetensors")
     assert list(kept) == [SITE]
@@ -241,8 +245,8 @@ def test_firings_are_kept_and_drawn_at_the_end(run):
     assert [path.name for path in folder.rglob("*.part")] == []
 
 
-def test_no_figures_where_none_are_asked_for(tmp_path):
-    trainer = trainer_in(tmp_path, [ClassAssociation(histograms=0)], max_steps=1)
+def test_no_figures_are_drawn_unless_asked_for(tmp_path):
+    trainer = trainer_in(tmp_path, [ClassAssociation()], max_steps=1)
     trainer.fit(classifier(), datamodule=data())
     assert (tmp_path / "firings.safetensors").exists()
     assert not (tmp_path / "figures").exists()
@@ -264,7 +268,7 @@ def test_no_figures_where_none_are_asked_for(tmp_path):
         ),
     ],
 )
-def test_measures_at_exactly_these_steps(schedule, length, expected, tmp_path):
+def test_schedule_decides_the_measured_steps(schedule, length, expected, tmp_path):
     trainer = trainer_in(tmp_path, [DistanceFromInit(**schedule)], **{"max_epochs": -1, **length})
     trainer.fit(classifier(), datamodule=data())
     assert measured_steps(tmp_path, "distance_from_init") == expected
@@ -273,7 +277,7 @@ def test_measures_at_exactly_these_steps(schedule, length, expected, tmp_path):
 
 
 @pytest.mark.parametrize("first", ["stop", "measure"])
-def test_the_last_network_is_measured_where_training_stops_early(first, tmp_path):
+def test_last_network_is_measured_if_training_stops_early(first, tmp_path):
     # A threshold that the first validation passes stops training after one epoch of ten.
     stop, measure = EarlyStopping("val/loss", stopping_threshold=1e9), DistanceFromInit(every_n_epochs=5)
     callbacks = [stop, measure] if first == "stop" else [measure, stop]
@@ -283,7 +287,7 @@ def test_the_last_network_is_measured_where_training_stops_early(first, tmp_path
     assert measured_steps(tmp_path, "distance_from_init") == [0, STEPS_PER_EPOCH]
 
 
-def test_one_measure_can_be_taken_twice_with_different_settings(tmp_path):
+def test_one_measure_is_taken_twice_with_different_settings(tmp_path):
     callbacks = [HessianTrace(split=split, examples=20, max_overhead=None) for split in ("train", "val")]
     trainer_in(tmp_path, callbacks, max_steps=1).fit(classifier(), datamodule=data())
     assert {(row["step"], row["split"]) for row in parquet(tmp_path)} == {
@@ -292,13 +296,13 @@ def test_one_measure_can_be_taken_twice_with_different_settings(tmp_path):
 
 
 class CountedDistance(DistanceFromInit):
-    """Counts its measurements."""
+    """A callback that counts its measurements."""
 
     calls = 0
 
-    def measure(self, trainer, subject):
+    def measure(self, subject, source, context):
         self.calls += 1
-        return super().measure(trainer, subject)
+        return super().measure(subject, source, context)
 
 
 def test_no_step_is_measured_twice(tmp_path):
@@ -308,7 +312,7 @@ def test_no_step_is_measured_twice(tmp_path):
     assert counted.calls == len([0, 1, 2, 3, 4])
 
 
-def test_a_resumed_run_does_not_measure_the_step_of_its_checkpoint_again(tmp_path):
+def test_resumed_run_does_not_repeat_the_last_measurement(tmp_path):
     # With two batches a step, the batch after the checkpoint is still of the checkpoint's step.
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     length = {"accumulate_grad_batches": 2, "max_epochs": 1}
@@ -320,7 +324,7 @@ def test_a_resumed_run_does_not_measure_the_step_of_its_checkpoint_again(tmp_pat
     assert counted.calls == len([2])
 
 
-def test_totals_only_where_tensors_are_not_asked_for(tmp_path):
+def test_only_totals_are_logged_without_per_tensor(tmp_path):
     trainer = trainer_in(tmp_path, [DistanceFromInit(per_tensor=False)], max_steps=1)
     trainer.fit(classifier(), datamodule=data())
     assert {row["layer"] for row in parquet(tmp_path)} == {""}
@@ -334,10 +338,10 @@ def test_unmatched_layer_pattern_raises_before_training(callback, tmp_path):
     assert trainer.global_step == 0
 
 
-def test_layer_patterns_choose_the_sites(tmp_path):
+def test_layer_patterns_select_sites(tmp_path):
     trainer = trainer_in(tmp_path, [ActiveNeurons(layers=["*.layers.1"], splits=["val"])], max_steps=1)
     trainer.fit(classifier(), datamodule=data())
-    assert {(row["layer"], row["split"]) for row in parquet(tmp_path)} == {("net.layers.1", "val")}
+    assert {(row["layer"], row["split"]) for row in parquet(tmp_path)} == {("total", "val"), ("net.layers.1", "val")}
 
 
 @pytest.mark.parametrize("callback", [ActiveNeurons, ClassAssociation, DistanceFromInit, HessianTrace])
@@ -356,13 +360,13 @@ def test_two_schedules_raise(callback, schedule):
 
 
 @pytest.mark.parametrize("name", ["every_n_epochs", "every_n_steps", "log_spaced"])
-def test_a_schedule_below_one_raises(name):
+def test_schedule_below_one_raises(name):
     with pytest.raises(ValueError, match="0"):
         DistanceFromInit(**{name: 0})
 
 
 @pytest.mark.parametrize("setting", [{"max_probes": 1}, {"rtol": 0.0}, {"max_overhead": 0.0}], ids=str)
-def test_hessian_trace_with_settings_that_make_no_sense_raises(setting):
+def test_hessian_trace_refuses_settings_out_of_range(setting):
     (name, value), *_ = setting.items()
     with pytest.raises(ValueError, match=f"{name} = {value}"):
         HessianTrace(**setting)
@@ -380,7 +384,7 @@ def contents(folder):
     return (folder / "metrics.csv").read_text(), [[str(v) for v in row.values()] for row in parquet(folder)]
 
 
-def test_a_resumed_run_leaves_the_files_of_an_undisturbed_one(tmp_path):
+def test_resumed_run_writes_the_files_of_an_uninterrupted_run(tmp_path):
     module = classifier()
     init = [p.detach().clone() for p in module.parameters()]
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "resumed"
@@ -396,7 +400,7 @@ def test_a_resumed_run_leaves_the_files_of_an_undisturbed_one(tmp_path):
     assert contents(folder) == contents(undisturbed)
 
 
-def test_a_run_resumed_inside_an_epoch_writes_the_lost_rows_anew(tmp_path):
+def test_run_resumed_inside_an_epoch_rewrites_lost_rows(tmp_path):
     # Killed after step 8, the newest checkpoint is of step 6: rows of steps 7 and 8 are written again.
     keep = ModelCheckpoint(tmp_path / "checkpoints", filename="{step}", every_n_train_steps=6, save_top_k=-1)
     first = trainer_in(tmp_path, [*resumable(every_n_steps=1), keep], enable_checkpointing=True)
@@ -417,8 +421,8 @@ def test_resuming_without_the_initial_weights_raises(tmp_path):
         second.fit(classifier(), datamodule=data(), ckpt_path=tmp_path / "last.ckpt")
 
 
-def test_two_callbacks_of_one_kind(tmp_path):
-    """What they measure differs, or when; Lightning needs a name for the state of each."""
+def test_two_callbacks_of_one_class_measure_separately(tmp_path):
+    """They differ in settings or schedule; Lightning needs a name for the state of each."""
     callbacks = [
         ClassAssociation(threshold=2, histograms=0),
         ClassAssociation(threshold=3, every_n_epochs=2, histograms=0),
@@ -433,7 +437,7 @@ def test_two_callbacks_of_one_kind(tmp_path):
 
 
 class Shared(torch.nn.Module):
-    """One ReLU for two layers of different width."""
+    """A network with one ReLU for two layers of different width."""
 
     def __init__(self):
         super().__init__()
@@ -448,7 +452,7 @@ class Shared(torch.nn.Module):
         return self.layers[2](self.relu(self.preactivations(x)[1]))
 
 
-def test_one_activation_module_for_two_layers_is_two_sites(tmp_path):
+def test_activation_module_called_twice_is_two_sites(tmp_path):
     trainer = trainer_in(tmp_path, [ActiveNeurons(splits=["val"]), SingularValues(splits=["val"])])
     trainer.fit(module := Classifier(Shared()), datamodule=data())
     with torch.no_grad():
@@ -462,3 +466,12 @@ def test_one_activation_module_for_two_layers_is_two_sites(tmp_path):
         largest = torch.linalg.matrix_norm(preactivations.relu().double(), 2).item()
         assert of_site["singular_value_1"] == pytest.approx(largest, rel=1e-6)
     assert "net.relu" not in {row["layer"] for row in rows}
+
+
+def test_pictures_are_drawn_as_long_as_the_budget_allows(tmp_path, caplog):
+    callback = ClassAssociation(histograms=2, max_overhead=1e-9)
+    with caplog.at_level("INFO"):
+        trainer_in(tmp_path, [callback], max_steps=1).fit(classifier(), datamodule=data())
+    assert (tmp_path / "firings.safetensors").exists()
+    assert not (tmp_path / "figures").exists()
+    assert "only 0 pictures are drawn, to keep max_overhead" in caplog.text

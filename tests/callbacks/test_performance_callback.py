@@ -1,4 +1,4 @@
-"""What the callback `Performance` logs: loss and error of the network as it is, at any step."""
+"""Performance logs loss and error of the present network at any step."""
 
 import csv
 from pathlib import Path
@@ -23,7 +23,7 @@ STEPS = [0, 3, 6, 8]
 
 
 class ByHand(pl.Callback):
-    """Outputs on whole splits at every step, and the loss and error that follow."""
+    """A callback that computes loss and error on whole splits at every step."""
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss
@@ -81,7 +81,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("options", "loss", "splits"), CASES.values(), ids=CASES)
-def test_loss_and_error_on_clean_labels(tmp_path: Path, options: dict[str, Any], loss: Any, splits: Any) -> None:
+def test_loss_and_error_are_of_clean_labels(tmp_path: Path, options: dict[str, Any], loss: Any, splits: Any) -> None:
     by_hand = ByHand(loss)
     module = Classifier(MLP([4, 5, 3]), LogisticLoss(), UniformNoise(0.5))
     run(tmp_path, module, False, Performance(every_n_steps=3, **options), by_hand)
@@ -101,8 +101,8 @@ def test_real_targets_have_no_error(tmp_path: Path) -> None:
     assert_logged(tmp_path, found)
 
 
-def test_on_a_fixed_subset(tmp_path: Path) -> None:
-    """The error is a fraction of the examples of the subset."""
+def test_subset_is_fixed(tmp_path: Path) -> None:
+    """The error is a fraction of the examples in the subset."""
     module = Classifier(MLP([4, 5, 3]), LogisticLoss())
     run(tmp_path, module, False, Performance(every_n_steps=1, examples=3), ByHand(module.loss))
     errors = [value for (_, measure, _), value in rows(tmp_path).items() if measure == "error"]
@@ -110,6 +110,6 @@ def test_on_a_fixed_subset(tmp_path: Path) -> None:
     assert all(round(3 * error) == pytest.approx(3 * error) for error in errors)
 
 
-def test_two_in_one_trainer_keep_their_own_state() -> None:
+def test_two_callbacks_in_one_trainer_keep_separate_states() -> None:
     keys = {Performance(**options).state_key for options in ({}, {"examples": 5}, {"splits": ["test"]})}
     assert len(keys) == 3

@@ -1,4 +1,4 @@
-"""RecoveryError: measured at its steps, of every replica with its own matrix, without moving training."""
+"""RecoveryError measures every replica against its own matrix and does not change training."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 
 from lnsgd.callbacks import RecoveryError
-from lnsgd.data import InMemory, MatrixSensing, ReplicatedData
+from lnsgd.data import InMemory, MatrixSensing
 from lnsgd.label_noise import GaussianNoise
-from lnsgd.measures import recovery_error
+from lnsgd.measures.closed_forms import recovery_error
 from lnsgd.models import MLP, MatrixFactorization
-from lnsgd.modules import Regressor, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Regressor
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 
 
 def regressor() -> Regressor:
@@ -44,7 +44,7 @@ def test_every_replica_is_compared_with_its_own_matrix(tmp_path: Path) -> None:
         assert found[20] == recovery_error(module.replica(r).net.factor, target)
 
 
-def test_measuring_does_not_move_training(tmp_path: Path) -> None:
+def test_measuring_does_not_change_training(tmp_path: Path) -> None:
     factors = []
     for callbacks in ([], [RecoveryError(every_n_steps=1)]):
         module = regressor()
@@ -56,7 +56,7 @@ def test_measuring_does_not_move_training(tmp_path: Path) -> None:
 
 def test_other_networks_and_data_are_refused(tmp_path: Path) -> None:
     data = InMemory((torch.ones(3, 4, 4), torch.ones(3, 1)))
-    with pytest.raises(ValueError, match="not for a MatrixFactorization on InMemory; remove the callback"):
+    with pytest.raises(ValueError, match="not for a MatrixFactorization on InMemory; leave the measure out"):
         trainer(tmp_path, RecoveryError()).fit(regressor(), datamodule=data)
     with pytest.raises(ValueError, match="not for a MLP on MatrixSensing"):
         trainer(tmp_path, RecoveryError()).fit(Regressor(MLP([16, 3, 1])), datamodule=MatrixSensing(4, 1))

@@ -1,4 +1,4 @@
-"""SingularValues, ClusterCount and Sharpness: their numbers are those of the measures, of every replica."""
+"""SingularValues, ClusterCount and Sharpness log the numbers of their measures for every replica."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -7,20 +7,21 @@ import torch
 
 from lnsgd import measures
 from lnsgd.callbacks import ClusterCount, Sharpness, SingularValues
-from lnsgd.data import ReplicatedData, SphereInputs
+from lnsgd.data import SphereInputs
 from lnsgd.label_noise import GaussianNoise
+from lnsgd.measures import closed_forms
 from lnsgd.models import MLP, Constant, Normal
-from lnsgd.modules import Regressor, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Regressor
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 
 STEPS, NEURONS = 20, 6
-WEIGHT, SITE = "net.layers.0.weight", "net.activations.0"
+WEIGHT, SITE, OUTPUT = "net.layers.0.weight", "net.activations.0", "net.layers.0.output"
 REPLICAS = ReplicaGrid(seeds=2, noise=[0.0, 0.5]).replicas(0)
 APPROX = {"rel": 1e-5}
 
 
 def trained(folder, callbacks):
-    """The replicated module and its data after a few steps."""
+    """Return the replicated module and its data after a few steps."""
     net = MLP([3, NEURONS, 1], bias=False, activation="cubic", init=[Normal(0.3), Constant(1)], train_layers=[0])
     module = ReplicatedModule(Regressor(net, label_noise=GaussianNoise(0.1)), REPLICAS)
     data = ReplicatedData(SphereInputs(), REPLICAS)
@@ -39,22 +40,32 @@ def trained(folder, callbacks):
     return module, data
 
 
-def test_numbers_are_those_of_the_measures(tmp_path):
+def test_numbers_equal_those_of_the_measures(tmp_path):
     schedule = {"every_n_steps": 10}
-    callbacks = [SingularValues(number=2, **schedule), ClusterCount(0.2, **schedule), Sharpness(**schedule)]
+    after = ["*layers.0"]
+    callbacks = [
+        SingularValues(number=2, layers=["*activations.0"], after=after, **schedule),
+        ClusterCount(0.2, after, **schedule),
+        Sharpness(**schedule),
+    ]
     module, data = trained(tmp_path, callbacks)
     rows = pq.read_table(tmp_path / "measures.parquet").to_pylist()
     assert sorted({row["step"] for row in rows}) == [0, 10, STEPS]
     for replica in range(len(REPLICAS)):
         net = module.replica(replica).net
-        train = data.variant(replica).splits["train"]
-        weight, features = net.layers[0].weight, net.activations[0](net.layers[0](train.inputs))
-        expected = {("cluster_count", "", WEIGHT): measures.cluster_count(weight, 0.2)}
-        for split, layer, matrix in (("", WEIGHT, weight), ("train", SITE, features)):
+        train = data.of_replica(replica).splits["train"]
+        weight, preactivations = net.layers[0].weight, net.layers[0](train.inputs)
+        features = net.activations[0](preactivations)
+        expected = {
+            ("cluster_count", "", WEIGHT): measures.cluster_count(weight, 0.2),
+            ("cluster_count", "train", OUTPUT): measures.cluster_count(preactivations.T, 0.2),
+        }
+        of_train = {SITE: features, OUTPUT: preactivations}
+        for split, layer, matrix in (("", WEIGHT, weight), *(("train", name, of) for name, of in of_train.items())):
             values = measures.singular_values(matrix).tolist()
             expected["effective_rank", split, layer] = measures.effective_rank(values)
             expected |= {(f"singular_value_{k}", split, layer): values[k - 1] for k in (1, 2)}
-        for name, value in vars(measures.sharpness(net, train.inputs, train.labels)).items():
+        for name, value in vars(closed_forms.sharpness(net, train.inputs, train.labels)).items():
             expected[name, "train", ""] = value
         found = {
             (row["measure"], row["split"], row["layer"]): row["value"]
@@ -64,14 +75,14 @@ def test_numbers_are_those_of_the_measures(tmp_path):
         assert found == {key: pytest.approx(value, **APPROX) for key, value in expected.items()}
 
 
-def test_measuring_changes_no_bit(tmp_path):
+def test_measuring_changes_no_bit_of_training(tmp_path):
     callbacks = [SingularValues(every_n_steps=3), ClusterCount(every_n_steps=3), Sharpness(every_n_steps=3)]
     watched, _ = trained(tmp_path / "watched", callbacks)
     alone, _ = trained(tmp_path / "alone", [])
     assert all(torch.equal(a, b) for a, b in zip(watched.stack.parameters(), alone.stack.parameters()))
 
 
-def test_two_of_a_class_keep_their_own_state():
+def test_two_callbacks_of_one_class_keep_separate_states():
     pairs = [
         (SingularValues(number=2), SingularValues(number=3)),
         (ClusterCount(0.1), ClusterCount(0.2)),
@@ -88,7 +99,7 @@ def test_two_of_a_class_keep_their_own_state():
         (lambda: ClusterCount(-1.0), "tolerance = -1.0"),
     ],
 )
-def test_errors(build, message):
+def test_bad_settings_raise(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 

@@ -10,17 +10,17 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
-from lnsgd.data import InMemory, ReplicatedData
+from lnsgd.data import InMemory
 from lnsgd.models import MLP
-from lnsgd.modules import Classifier, ReplicatedModule
-from lnsgd.replicas import Replica
+from lnsgd.modules import Classifier
+from lnsgd.replicas import Replica, ReplicatedData, ReplicatedModule
 
 REPLICAS = [Replica(0), Replica(1)]
 EPOCH_STEPS = 6
 
 
 class Seen(Callback):
-    """The bar at the start, after every call, and at the end."""
+    """A callback that records the bar at the start, after every call, and at the end."""
 
     def __init__(self) -> None:
         self.initial: int | None = None
@@ -68,7 +68,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize(("limits", "steps"), LIMITS.values(), ids=LIMITS)
-def test_steps_of_the_whole_run(tmp_path: Path, limits: dict[str, int], steps: int) -> None:
+def test_bar_counts_the_steps_of_the_whole_run(tmp_path: Path, limits: dict[str, int], steps: int) -> None:
     seen = run(tmp_path, **limits)
     assert seen.total == steps
     assert seen.counts[0] == (0, 0)
@@ -78,7 +78,7 @@ def test_steps_of_the_whole_run(tmp_path: Path, limits: dict[str, int], steps: i
     assert "train/loss=" in seen.text
 
 
-def test_goes_on_where_the_run_was(tmp_path: Path) -> None:
+def test_bar_of_a_resumed_run_starts_at_its_step(tmp_path: Path) -> None:
     run(tmp_path, max_steps=8)
     seen = run(tmp_path, tmp_path / "end.ckpt", max_steps=20)
     assert seen.initial == 8  # the rate is that of the steps taken since
@@ -87,7 +87,7 @@ def test_goes_on_where_the_run_was(tmp_path: Path) -> None:
     assert seen.total == 20
 
 
-def test_without_an_end_there_is_no_total(tmp_path: Path) -> None:
+def test_run_without_an_end_has_no_total(tmp_path: Path) -> None:
     class Stop(StepProgressBar):
         def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
             super().on_train_batch_end(trainer, *args)
@@ -98,7 +98,7 @@ def test_without_an_end_there_is_no_total(tmp_path: Path) -> None:
     assert seen.counts[-1][0] == seen.counts[-1][1] >= 10
 
 
-def test_switched_off(tmp_path: Path) -> None:
+def test_bar_can_be_switched_off(tmp_path: Path) -> None:
     seen = run(tmp_path, bar=StepProgressBar(refresh_rate=0), max_steps=8)
     assert seen.counts[-1][0] == 8
     assert seen.text == ""

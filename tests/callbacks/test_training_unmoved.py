@@ -1,4 +1,4 @@
-"""Measuring never moves training: the same bits with and without callbacks."""
+"""Measuring never changes training: the bits are the same with and without callbacks."""
 
 from functools import cache
 
@@ -47,7 +47,7 @@ NETS = {"mlp": lambda: MLP([784, 12, 10]), "dropout-batchnorm": DropoutBatchNorm
 
 
 def measuring(**schedule):
-    """All callbacks."""
+    """Return one of each measuring callback."""
     data = {"examples": 100}
     return [
         ActiveNeurons(**data, **schedule),
@@ -70,7 +70,7 @@ def measuring(**schedule):
 
 
 class Losses(pl.Callback):
-    """Keeps the loss of every step and of every validation."""
+    """A callback that keeps the loss of every step and of every validation."""
 
     def __init__(self):
         self.values = []
@@ -84,14 +84,14 @@ class Losses(pl.Callback):
 
 
 class Intruder(pl.Callback):
-    """What a careless measure does: draws once from the global generator."""
+    """A careless callback that draws once from the global generator."""
 
     def on_train_batch_end(self, *args):
         torch.rand(1)
 
 
 class Forwarder(pl.Callback):
-    """Another careless measure: a forward pass in training mode."""
+    """A careless callback that makes a forward pass in training mode."""
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         with torch.no_grad(), torch.random.fork_rng():
@@ -99,7 +99,7 @@ class Forwarder(pl.Callback):
 
 
 def train(folder, net, callbacks):
-    """Losses and the final weights and buffers of two epochs of six steps."""
+    """Return losses and final weights and buffers of two epochs of six steps."""
     torch.manual_seed(0)
     module = Classifier(
         NETS[net](),
@@ -123,19 +123,19 @@ def train(folder, net, callbacks):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run without any callback, by the net's name."""
+    """Return the run without callbacks, by the name of the network."""
     return cache(lambda net: train(tmp_path_factory.mktemp(net), net, []))
 
 
 def same(run, other):
-    """Whether losses, weights and buffers agree in every bit."""
+    """Return whether losses, weights and buffers agree in every bit."""
     (losses, weights), (other_losses, other_weights) = run, other
     assert weights.keys() == other_weights.keys()
     return losses == other_losses and all(torch.equal(value, other_weights[name]) for name, value in weights.items())
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_run_repeats_itself(alone, net, tmp_path):
+def test_run_repeats_itself_bit_for_bit(alone, net, tmp_path):
     losses, _ = alone(net)
     assert len(set(losses)) == 2 * (6 + 1)  # steps and validations, all different
     assert same(train(tmp_path, net, []), alone(net))
@@ -155,5 +155,5 @@ def test_callbacks_change_no_bit(alone, net, schedule, tmp_path):
 
 
 @pytest.mark.parametrize("careless", [Intruder, Forwarder])
-def test_the_comparison_would_notice_a_careless_measure(alone, careless, tmp_path):
+def test_comparison_notices_a_careless_callback(alone, careless, tmp_path):
     assert not same(train(tmp_path, "dropout-batchnorm", [careless()]), alone("dropout-batchnorm"))

@@ -1,4 +1,4 @@
-"""WeightNorms with spectral norms, alone and with replicas; without them nothing is added."""
+"""WeightNorms with and without spectral norms, in ordinary and in replicated runs."""
 
 import math
 
@@ -11,12 +11,12 @@ from torch import nn
 
 from lnsgd import rng
 from lnsgd.callbacks import WeightNorms
-from lnsgd.data import InMemory, ReplicatedData
+from lnsgd.data import InMemory
 from lnsgd.loggers import CSVLogger
 from lnsgd.losses import CrossEntropy
 from lnsgd.models import MLP, XavierNormal
-from lnsgd.modules import Classifier, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Classifier
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 
 STEPS = 4
 REPLICAS = ReplicaGrid(seeds=2, lr=[0.01, 0.5]).replicas(0)
@@ -39,7 +39,7 @@ def classifier(net):
 
 
 def fit(folder, module, source, *callbacks):
-    """Measured values by (step, replica, measure, layer)."""
+    """Return measured values by (step, replica, measure, layer)."""
     pl.Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),
@@ -86,7 +86,7 @@ def test_norms_of_every_replica(tmp_path):
     assert len({found[STEPS, replica, "norm_product", ""] for replica in range(len(REPLICAS))}) == len(REPLICAS)
 
 
-def test_by_default_there_are_no_spectral_norms_and_the_others_are_the_same(tmp_path):
+def test_spectral_norms_are_off_by_default_and_change_no_other(tmp_path):
     callbacks = {name: WeightNorms(spectral=spectral) for name, spectral in (("with", True), ("without", False))}
     found = {name: fit(tmp_path / name, classifier(mlp(8)), data(6), callback) for name, callback in callbacks.items()}
     assert {measure for _, _, measure, _ in found["without"]} == {"norm", "bias_mean", "bias_max"}
@@ -95,7 +95,7 @@ def test_by_default_there_are_no_spectral_norms_and_the_others_are_the_same(tmp_
     assert WeightNorms().spectral is False
 
 
-def test_filters_are_left_out(tmp_path):
+def test_convolution_filters_are_left_out(tmp_path):
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 3 * 3, 3))
     found = fit(tmp_path, classifier(net), data(2, 5, 5), WeightNorms(spectral=True))
     assert {layer for _, _, measure, layer in found if measure == "spectral_norm"} == {"net.3.weight"}
@@ -104,5 +104,5 @@ def test_filters_are_left_out(tmp_path):
         assert math.isnan(found[STEPS, 0, measure, ""])
 
 
-def test_with_and_without_are_different_callbacks():
+def test_spectral_setting_is_part_of_the_state_key():
     assert WeightNorms(spectral=True).state_key != WeightNorms().state_key

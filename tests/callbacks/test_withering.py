@@ -1,4 +1,4 @@
-"""The callbacks for networks that wither: WeightNorms, DeadNeurons, LargestOutput, alone and with replicas."""
+"""WeightNorms, DeadNeurons and LargestOutput, in an ordinary and in a replicated run."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -6,13 +6,13 @@ import pytorch_lightning as pl
 import torch
 
 from lnsgd.callbacks import DeadNeurons, LargestOutput, WeightNorms
-from lnsgd.data import GaussianInputs, ReplicatedData
+from lnsgd.data import GaussianInputs
 from lnsgd.label_noise import UniformNoise
 from lnsgd.loggers import CSVLogger
 from lnsgd.losses import LogisticLoss
 from lnsgd.models import MLP, Uniform
-from lnsgd.modules import Classifier, ReplicatedModule
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.modules import Classifier
+from lnsgd.replicas import ReplicaGrid, ReplicatedData, ReplicatedModule
 from tests.reference.measures import dead_loop, largest_magnitude_loop, linear_loop, statistics_loop
 from tests.tolerances import EXACT
 
@@ -51,7 +51,7 @@ def trainer_in(folder):
 
 
 def final(folder):
-    """The numbers of the last step by (replica, measure, split, layer)."""
+    """Return the numbers of the last step by (replica, measure, split, layer)."""
     rows = pq.read_table(folder / "measures.parquet").to_pylist()
     assert sorted({row["step"] for row in rows}) == [0, 2, STEPS]
     return {
@@ -63,7 +63,7 @@ def final(folder):
 
 @pytest.fixture(scope="module", params=["alone", "replicas"])
 def trained(request, tmp_path_factory):
-    """What was measured last, and by replica the final network and its data."""
+    """Return the last measurements, and by replica the final network and its data."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "alone":
         module, source = classifier(), data()
@@ -71,10 +71,10 @@ def trained(request, tmp_path_factory):
         return final(folder), {0: (module, source)}
     many, source = ReplicatedModule(classifier(), REPLICAS), ReplicatedData(data(), REPLICAS)
     trainer_in(folder).fit(many, datamodule=source)
-    return final(folder), {i: (many.replica(i), source.variant(i)) for i in range(len(REPLICAS))}
+    return final(folder), {i: (many.replica(i), source.of_replica(i)) for i in range(len(REPLICAS))}
 
 
-def test_norms_are_those_of_the_final_weights(trained):
+def test_norms_belong_to_the_final_weights(trained):
     found, networks = trained
     for replica, (module, _) in networks.items():
         for name, parameter in module.named_parameters():
@@ -92,7 +92,7 @@ def test_only_biases_have_statistics_of_biases(trained):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_dead_neurons_are_those_of_the_final_weights(trained, split):
+def test_dead_neurons_belong_to_the_final_weights(trained, split):
     found, networks = trained
     dead = []
     for replica, (module, source) in networks.items():
@@ -104,7 +104,7 @@ def test_dead_neurons_are_those_of_the_final_weights(trained, split):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_largest_output_is_that_of_the_final_weights(trained, split):
+def test_largest_output_belongs_to_the_final_weights(trained, split):
     found, networks = trained
     for replica, (module, source) in networks.items():
         with torch.no_grad():
@@ -112,7 +112,7 @@ def test_largest_output_is_that_of_the_final_weights(trained, split):
         assert found[replica, "largest_output", split, ""] == pytest.approx(expected, rel=1e-5)
 
 
-def test_two_with_other_settings_are_different_callbacks():
+def test_callbacks_with_other_settings_have_other_states():
     for kind in (DeadNeurons, LargestOutput):
         assert kind(splits=["train"]).state_key != kind(splits=["val"]).state_key
         assert kind(examples=10).state_key != kind(examples=20).state_key

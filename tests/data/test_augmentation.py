@@ -37,7 +37,7 @@ def pixels(n: int, channels: int = 3, height: int = 7, width: int = 6) -> torch.
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float64], ids=str)
 @pytest.mark.parametrize(("channels", "height", "width", "padding"), [(3, 5, 6, 2), (1, 4, 4, 0), (2, 3, 1, 4)])
-def test_every_crop_is_that_of_the_naive_loop(channels, height, width, padding, kind):
+def test_crops_equal_a_plain_loop(channels, height, width, padding, kind):
     shifts = range(2 * padding + 1)
     drawn = [(r, c, mirrored) for r in shifts for c in shifts for mirrored in (0, 1)]
     images = pixels(len(drawn), channels, height, width).to(kind)
@@ -48,7 +48,7 @@ def test_every_crop_is_that_of_the_naive_loop(channels, height, width, padding, 
     assert torch.equal(images, before)
 
 
-def test_crops_are_those_of_torchvision():
+def test_crops_equal_torchvision():
     images, drawn = pixels(200, 3, 32, 32), CropAndFlip(SEED).take(0, 200)
     expected = []
     for image, (row, column, mirrored) in zip(images, drawn.tolist()):
@@ -57,14 +57,14 @@ def test_crops_are_those_of_torchvision():
     assert torch.equal(CropAndFlip(SEED)(images, drawn), torch.stack(expected))
 
 
-def test_the_middle_is_the_image_itself():
+def test_the_central_crop_is_the_image():
     images = pixels(2)
     unchanged, mirrored = crop_and_flip(images, torch.tensor([[4, 4, 0], [4, 4, 1]]), 4)
     assert torch.equal(unchanged, images[0])
     assert torch.equal(mirrored, images[1].flip(2))
 
 
-def test_a_share_of_a_batch_is_that_share_of_its_crops():
+def test_a_share_of_a_batch_gets_its_share_of_crops():
     images, drawn = pixels(30), CropAndFlip(SEED).take(0, 30)
     whole = crop_and_flip(images, drawn, 4)
     assert torch.equal(crop_and_flip(images[1::3], drawn[1::3], 4), whole[1::3])
@@ -97,7 +97,7 @@ def test_example_n_of_the_run_has_crop_n(order, number):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("batch_size", [1, 5, 23])
-def test_neither_batches_nor_processes_change_what_an_example_looks_like(batch_size, world_size):
+def test_crops_do_not_depend_on_batches_and_processes(batch_size, world_size):
     order = "sequential" if batch_size == N else "shuffle"  # as a full batch always is
     whole = epoch(loader(BATCH, order), 2)
     shares = [loader(batch_size, order, rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -111,7 +111,7 @@ def test_neither_batches_nor_processes_change_what_an_example_looks_like(batch_s
         assert torch.equal(together, whole[number * batch_size : number * batch_size + size])
 
 
-def test_every_epoch_and_seed_has_other_crops():
+def test_crops_differ_between_epochs_and_seeds():
     first, second, other = epoch(loader(order="sequential"), 0), epoch(loader(order="sequential"), 1), None
     other = epoch(loader(order="sequential", seed=SEED + 1), 0)
     for one, two in ((first, second), (first, other), (second, other)):
@@ -119,7 +119,7 @@ def test_every_epoch_and_seed_has_other_crops():
 
 
 @pytest.mark.parametrize("given", range(6))
-def test_goes_on_in_the_middle_of_an_epoch(given):
+def test_resumes_in_the_middle_of_an_epoch(given):
     stopped, resumed = loader(), loader()
     stopped.set_epoch(1)
     list(islice(stopped, given))
@@ -129,7 +129,7 @@ def test_goes_on_in_the_middle_of_an_epoch(given):
     assert torch.equal(torch.cat(rest), expected) if rest else not len(expected)
 
 
-def test_labels_and_batches_stay_as_they_are():
+def test_augmentation_leaves_labels_and_batches_alone():
     plain = DeviceLoader(loader().data, lambda x: x.double(), BATCH, "shuffle", SEED)
     for one, two in zip(loader(), plain):
         assert isinstance(one, Batch)
@@ -138,7 +138,7 @@ def test_labels_and_batches_stay_as_they_are():
         assert one.global_size == two.global_size
 
 
-def test_images_in_memory_stay_as_they_are():
+def test_augmentation_leaves_images_in_memory_alone():
     the_loader = loader()
     epoch(the_loader, 0)
     assert torch.equal(the_loader.data.pool, pixels(N))

@@ -15,11 +15,12 @@ import torch
 import torchvision.datasets
 
 from lnsgd import rng
-from lnsgd.data import CIFAR10, ReplicatedData
+from lnsgd.data import CIFAR10
 from lnsgd.data.cifar10 import read_binary, read_python
 from lnsgd.label_noise import UniformNoise
 from lnsgd.models import ResNet20
 from lnsgd.modules import Classifier
+from lnsgd.replicas import ReplicatedData
 from tests.data.cifar_files import python2_pickle, write_binary, write_python
 from tests.local_server import QuietHandler, serve
 from tests.reference.streams import crop, places
@@ -78,14 +79,14 @@ def test_files_are_read_in_order(tmp_path, layout):
     assert data.num_classes == 10
 
 
-def test_both_layouts_give_the_same(tmp_path):
+def test_both_layouts_give_the_same_data(tmp_path):
     one, two = (small_cifar10(tmp_path / layout, layout, val_size=7, subset=20, seed=3) for layout in WRITERS)
     for split in ("train", "val", "test"):
         assert torch.equal(one.splits[split].inputs, two.splits[split].inputs)
         assert torch.equal(one.splits[split].labels, two.splits[split].labels)
 
 
-def test_a_complete_layout_goes_before_an_incomplete_one(tmp_path):
+def test_a_complete_layout_is_preferred(tmp_path):
     write(tmp_path, "cifar-10-batches-bin")
     python = write(tmp_path, "cifar-10-batches-py")
     assert CIFAR10(str(tmp_path)).raw == python
@@ -99,7 +100,7 @@ def official_entries(raw: Path, names: list[str]) -> list[list[str]]:
 
 
 def trust(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tells torchvision the checksums of the small files."""
+    """Replace the checksums in torchvision by those of the small files."""
     source = torchvision.datasets.CIFAR10
     (raw / "batches.meta").write_bytes(pickle.dumps({"label_names": [*CIFAR10.class_names]}))
     for part, names in PARTS.items():
@@ -167,7 +168,7 @@ def uint8(batches) -> torch.Tensor:
     return torch.cat([(255 * batch.inputs).round().to(torch.uint8) for batch in batches])
 
 
-def test_training_images_are_cropped_and_mirrored_each_by_its_key(tmp_path):
+def test_each_training_image_is_cropped_by_its_key(tmp_path):
     data = small_cifar10(tmp_path, seed=5, batch_size=7)
     loader, n = data.train_dataloader(), 5 * PER_FILE
     loader.set_epoch(2)
@@ -193,7 +194,7 @@ def test_augmentation_can_be_switched_off(tmp_path):
     assert torch.equal(uint8(data.train_dataloader()), data.splits["train"].inputs)
 
 
-def test_the_frame_is_black_in_standardized_images_too(tmp_path):
+def test_the_frame_is_black_also_in_standardized_images(tmp_path):
     """As in a pipeline that crops before it standardizes."""
     plain, standardized = (small_cifar10(tmp_path, standardize=standardize) for standardize in (False, True))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CIFAR10.mean, CIFAR10.std))
@@ -286,7 +287,7 @@ def test_a_damaged_file_is_named(tmp_path, layout, name, damage):
 
 @pytest.mark.parametrize("number", [PER_FILE - 1, PER_FILE + 1])
 @LAYOUTS
-def test_a_file_of_another_number_of_images_is_named(tmp_path, layout, number):
+def test_a_file_with_another_number_of_images_is_named(tmp_path, layout, number):
     raw = write(tmp_path, layout)
     WRITERS[layout](raw, "data_batch_2", np.zeros((number, 3072), np.uint8), [0] * number)
     with pytest.raises(ValueError, match=f"{file_of(layout, 'data_batch_2')} is damaged.* expected; delete it"):
@@ -316,7 +317,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
-def test_another_pickle_is_refused(tmp_path, content):
+def test_a_pickle_of_other_content_is_refused(tmp_path, content):
     path = write(tmp_path, "cifar-10-batches-py") / "test_batch"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="test_batch is damaged or of another data set: ") as error:
@@ -337,7 +338,7 @@ def test_a_pickle_cannot_run_anything(tmp_path):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """Sends torchvision to a local server with the packed small files; gives a function that starts it."""
+    """Let torchvision download the packed small files from a local server; return a function that starts the server."""
     servers = []
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     raw = write(tmp_path / "mirror", "cifar-10-batches-py")
@@ -373,7 +374,7 @@ def test_missing_files_are_downloaded_whole(mirror, tmp_path):
     assert len(data.splits["train"]) == 5 * PER_FILE
 
 
-def test_only_what_is_missing_is_put_in_place(mirror, tmp_path):
+def test_existing_files_are_not_replaced_by_a_download(mirror, tmp_path):
     mirror()
     raw = tmp_path / "data" / "cifar-10-batches-py"
     raw.mkdir(parents=True)
@@ -384,7 +385,7 @@ def test_only_what_is_missing_is_put_in_place(mirror, tmp_path):
 
 
 @LAYOUTS
-def test_files_that_are_there_are_not_downloaded(tmp_path, monkeypatch, layout):
+def test_existing_files_are_not_downloaded(tmp_path, monkeypatch, layout):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", None)
     assert len(small_cifar10(tmp_path, layout).splits["train"]) == 5 * PER_FILE
 
@@ -414,7 +415,7 @@ def cut_connection(mirror, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("failure", [dead_server, wrong_checksum, cut_connection])
-def test_a_failed_download_says_what_to_do_and_leaves_nothing(mirror, monkeypatch, tmp_path, failure):
+def test_a_failed_download_names_the_remedy_and_leaves_nothing(mirror, monkeypatch, tmp_path, failure):
     failure(mirror, monkeypatch)
     data = CIFAR10(str(tmp_path / "data"))
     binary = data.folder / "cifar-10-batches-bin"

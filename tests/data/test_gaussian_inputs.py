@@ -1,4 +1,4 @@
-"""Gaussian inputs: their distribution, that labels say nothing, keys and variants."""
+"""Gaussian inputs: their distribution, independent labels, keys and variants."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def inputs(data: GaussianInputs, split: str = "train") -> np.ndarray:
     return data.splits[split].inputs.double().numpy()
 
 
-def test_the_paper_s_dimension_is_the_default():
+def test_the_default_dimension_is_that_of_the_paper():
     data = GaussianInputs()
     assert (data.dimension, data.num_classes, data.batch_size, data.order) == (30, 2, 1, "replacement")
 
@@ -48,7 +48,7 @@ def test_coordinates_are_independent(split):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_labels_are_even_and_independent_of_inputs(split):
+def test_labels_are_balanced_and_independent_of_inputs(split):
     data = ready()
     sample, labels = inputs(data, split), data.splits[split].labels
     assert labels.dtype == torch.int64
@@ -73,7 +73,7 @@ def test_splits_do_not_share_examples():
         assert abs(np.corrcoef(drawn[one].ravel(), drawn[other].ravel())[0, 1]) * np.sqrt(12_000) < STANDARD_ERRORS
 
 
-def test_keyed_by_the_seed_alone():
+def test_data_depends_on_the_seed_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = ready(seed=3)
@@ -86,11 +86,11 @@ def test_keyed_by_the_seed_alone():
         assert not torch.equal(first.splits[split].inputs, other.splits[split].inputs)
 
 
-def test_fresh_inputs_do_not_depend_on_the_size_of_the_training_set():
+def test_validation_inputs_do_not_depend_on_the_training_size():
     assert torch.equal(ready(train_size=10).splits["val"].inputs, ready(train_size=999).splits["val"].inputs)
 
 
-def test_a_variant_is_what_a_run_of_that_seed_sees():
+def test_a_variant_equals_the_data_of_its_seed():
     data = ready(seed=0)
     before = data.splits["train"].inputs.clone()
     variant, alone = data.variant(7, subset=100), ready(seed=7, subset=100)

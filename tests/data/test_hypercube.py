@@ -51,7 +51,7 @@ def plausible(pvalue: float) -> bool:
     return bool(RARE < pvalue < 1 - RARE)
 
 
-def test_the_paper_s_setting_is_the_default():
+def test_the_defaults_are_the_setting_of_the_paper():
     data = Hypercube()
     assert (data.dimension, data.epsilon, data.train_size, data.num_classes) == (60, 0.3, 240, 2)
     assert (data.batch_size, data.order) == (1, "replacement")
@@ -67,7 +67,7 @@ def test_each_class_lies_exactly_on_its_cube(split):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_classes_are_even(split):
+def test_classes_are_balanced(split):
     labels = arrays(ready(), split)[1]
     assert abs(2 * labels.mean() - 1) * np.sqrt(len(labels)) < STANDARD_ERRORS
 
@@ -94,7 +94,7 @@ def test_coordinates_within_a_face_are_independent(label):
         assert np.abs(correlations).max() * np.sqrt(len(numbers)) < STANDARD_ERRORS
 
 
-def test_face_and_label_are_independent_of_each_other_and_of_the_neighbours():
+def test_faces_and_labels_are_independent():
     inputs, labels = arrays(ready())
     faces = face(inputs)
     for one, other in ((faces, labels), (faces[1:], faces[:-1]), (labels[1:], labels[:-1])):
@@ -103,7 +103,7 @@ def test_face_and_label_are_independent_of_each_other_and_of_the_neighbours():
         assert plausible(stats.chi2_contingency(table).pvalue)
 
 
-def test_a_point_says_nothing_about_its_class_but_its_radius():
+def test_only_the_radius_depends_on_the_class():
     """Divided by their radius, both classes have the same mean and the same second moments."""
     both = [points(label).astype(float) for label in (0, 1)]
     for moment in (1, 2):
@@ -136,7 +136,7 @@ def test_splits_are_drawn_independently():
             assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) * np.sqrt(a.size) < STANDARD_ERRORS
 
 
-def test_keyed_by_the_seed_alone():
+def test_data_depends_on_the_seed_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = ready(seed=3)
@@ -149,12 +149,12 @@ def test_keyed_by_the_seed_alone():
             assert not np.array_equal(here, elsewhere)
 
 
-def test_fresh_points_do_not_depend_on_the_size_of_the_training_set():
+def test_validation_points_do_not_depend_on_the_training_size():
     one, other = (arrays(ready(train_size=size), "test")[0] for size in (10, 999))
     assert np.array_equal(one, other)
 
 
-def test_a_variant_is_what_a_run_of_that_seed_sees():
+def test_a_variant_equals_the_data_of_its_seed():
     data = ready(seed=0)
     before = arrays(data)[0].copy()
     variant, alone = data.variant(7, subset=100), ready(seed=7, subset=100)
@@ -165,7 +165,7 @@ def test_a_variant_is_what_a_run_of_that_seed_sees():
     assert np.array_equal(arrays(data)[0], before)
 
 
-def test_a_boundary_is_drawn_from_its_generator_alone():
+def test_a_boundary_depends_on_its_generator_alone():
     one, other = (cube_boundary(5, 3, generator(0, "data", 9)) for _ in range(2))
     assert torch.equal(one, other)
     assert (one.abs().amax(1) == 1).all()

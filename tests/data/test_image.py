@@ -1,6 +1,7 @@
-"""What all image data sets share: several classes as one, the mean image, what variants share."""
+"""The base of the image data sets: merged classes, the mean image, memory shared by variants."""
 
 import pickle
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +14,16 @@ import yaml
 import lnsgd.data.image
 from lnsgd import rng
 from lnsgd.cli import main
-from lnsgd.data import CIFAR10, MNIST, FashionMNIST, ReplicatedData
+from lnsgd.data import CIFAR10, MNIST, FashionMNIST
 from lnsgd.data.image import ImageData
 from lnsgd.data.mnist import IdxImageData
 from lnsgd.data.tensors import LabelledTensors
 from lnsgd.losses import LogisticLoss
 from lnsgd.models import MLP
 from lnsgd.modules import Classifier
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.replicas import ReplicaGrid, ReplicatedData
 from tests.data.cifar_files import write_binary
+from tests.small_config import instance, mlp, small_config, write_config
 from tests.tolerances import EXACT, STANDARD_ERRORS
 
 SPLITS = ("train", "val", "test")
@@ -64,7 +66,7 @@ def float64():
 # --- several classes as one ---
 
 
-def test_two_labels_over_all_images():
+def test_ten_classes_become_two_labels():
     whole, halved = photographs(), photographs(classes=HALVES)
     assert (whole.num_classes, halved.num_classes) == (10, 2)
     for split in SPLITS:
@@ -72,46 +74,26 @@ def test_two_labels_over_all_images():
         assert torch.equal(halved.splits[split].labels, whole.splits[split].labels // 5)
 
 
-def test_labels_are_corrupted_among_the_joined_classes():
+def test_labels_are_corrupted_among_merged_classes():
     clean, random = (photographs(classes=HALVES, corrupted_fraction=f).splits["train"].labels for f in (0, 1))
     assert set(random.tolist()) == {0, 1}
     changed = (random != clean).float().mean().item()
     assert abs(changed - 0.5) < STANDARD_ERRORS * 0.5 / SIZES[True] ** 0.5
 
 
-EXPERIMENT = """\
-model:
-  class_path: lnsgd.modules.Classifier
-  init_args:
-    net:
-      class_path: lnsgd.models.MLP
-      init_args:
-        widths: [784, 4, 1]
-    loss: lnsgd.losses.LogisticLoss
-    optimizer:
-      class_path: torch.optim.SGD
-      init_args:
-        lr: 0.1
-data:
-  class_path: lnsgd.data.MNIST
-  init_args:
-    source: sample
-    subset: 20
-trainer:
-  accelerator: cpu
-  max_steps: 1
-  limit_val_batches: 1
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
+EXPERIMENT = small_config(
+    model={"net": mlp(784, 4, 1), "loss": instance("lnsgd.losses.LogisticLoss")},
+    data={"subset": 20},
+    trainer={"max_epochs": 1, "limit_val_batches": 1},
+)
 
 
-def test_joined_classes_and_centering_from_a_config_and_from_the_command_line(tmp_path, monkeypatch):
+def test_merged_classes_and_centering_from_config_and_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("plain.yaml").write_text(EXPERIMENT)
-    given = yaml.safe_load(EXPERIMENT)
+    write_config(Path("plain.yaml"), EXPERIMENT)
+    given = deepcopy(EXPERIMENT)
     given["data"]["init_args"] |= {"classes": [[0, 1, 2, 3, 4], 7], "center": True}
-    Path("given.yaml").write_text(yaml.safe_dump(given))
+    write_config(Path("given.yaml"), given)
     options = ["--data.classes", "[[0, 1, 2, 3, 4], 7]", "--data.center", "true"]
     main(["fit", "--config", "given.yaml", "--run_dir", "one"])
     main(["fit", "--config", "plain.yaml", "--run_dir", "two", *options])
@@ -126,7 +108,7 @@ def test_joined_classes_and_centering_from_a_config_and_from_the_command_line(tm
 # --- the mean image ---
 
 
-def test_the_mean_image_is_that_of_the_training_set():
+def test_the_mean_image_is_the_mean_of_the_training_set():
     mean = photographs(center=True).mean_image
     assert (mean.dtype, mean.shape) == (torch.float64, (3, 5, 4))
     torch.testing.assert_close(mean, MEAN, **EXACT)
@@ -142,7 +124,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
-def test_the_mean_image_is_the_same_whatever_is_trained_on(options):
+def test_the_mean_image_does_not_depend_on_the_subset(options):
     data = photographs(center=True, **options)
     assert torch.equal(data.mean_image, photographs(center=True).mean_image)
     for split in SPLITS:
@@ -173,7 +155,7 @@ def test_inputs_have_the_default_type_and_unit(dtype):
     torch.testing.assert_close(inputs, (1 - MEAN).to(dtype).expand(2, 3, 5, 4))
 
 
-def test_first_used_in_inference_it_serves_training_too(float64):
+def test_a_mean_image_first_used_in_inference_serves_training(float64):
     data = photographs(center=True)
     with torch.inference_mode():
         data.transform(data.splits["val"].inputs)
@@ -191,7 +173,7 @@ def test_another_process_gets_the_same_inputs():
         assert torch.equal(pickle.loads(sent).transform(images), expected)
 
 
-def test_centered_and_standardized_at_once_is_refused():
+def test_centering_and_standardizing_at_once_is_refused():
     with pytest.raises(ValueError, match=r"standardize = True and center = True.*set one of them to false") as error:
         Photographs(standardize=True, center=True)
     assert "\n" not in str(error.value)
@@ -233,13 +215,13 @@ def test_every_data_set_is_centered_by_its_own_mean(make, tmp_path, monkeypatch,
     torch.testing.assert_close(data.transform(train), train.double() / 255 - plain_mean(train), **EXACT)
 
 
-def test_the_full_mnist(full_data):
+def test_the_mean_of_the_full_mnist(full_data):
     train = MNIST(str(full_data)).load(train=True).inputs
     expected = torch.from_numpy(train.numpy().mean(0, dtype=np.float64) / 255)
     torch.testing.assert_close(MNIST(str(full_data), center=True).mean_image, expected, **EXACT)
 
 
-def test_the_full_cifar10(full_cifar10):
+def test_the_mean_of_the_full_cifar10(full_cifar10):
     data = CIFAR10(str(full_cifar10), center=True)
     expected = torch.from_numpy(data.load(train=True).inputs.numpy().mean(0, dtype=np.float64) / 255)
     torch.testing.assert_close(data.mean_image, expected, **EXACT)
@@ -282,13 +264,13 @@ def test_variants_share_images_and_mean(monkeypatch, set_up):
         assert len({data.splits[split].pool.data_ptr() for data in variants}) == 1
 
 
-def test_replicas_share_images_and_mean_and_see_what_they_see_alone(monkeypatch):
+def test_replicas_share_images_and_see_the_data_of_their_runs_alone(monkeypatch):
     calls = counted(monkeypatch)
     options = {"center": True, "classes": HALVES, "val_size": 40, "batch_size": 8}
     replicas = ReplicaGrid(seeds=2, subset=[20, 50]).replicas(0)
     data = ReplicatedData(Photographs(**options), replicas)
     data.setup()
-    pool, parts = data.training_pool()
+    pool, parts = data.training_sets()
     assert calls == ONCE
     assert len(pool) == SIZES[True]
     for replica, part in zip(replicas, parts, strict=True):

@@ -1,4 +1,4 @@
-"""Data that is there already: splits, classes, subsets, and what is refused."""
+"""Data given as tensors: splits, classes, subsets, and bad input."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ TRAIN, VAL, TEST = range(N), range(30, 35), range(40, 47)
     ],
     ids=["training-set-only", "val", "test", "val-and-test"],
 )
-def test_splits_are_the_tensors_given(options, expected):
+def test_splits_are_the_given_tensors(options, expected):
     data = ready(regression(), **options)
     for split, examples in zip(("train", "val", "test"), expected):
         assert ids(data.splits[split]) == list(examples)
@@ -81,7 +81,7 @@ def test_a_batch_is_the_whole_training_set_by_default():
         assert batch.inputs[:, 0].int().tolist() == ids(data.splits["train"])
 
 
-def test_a_subset_is_keyed_and_of_the_training_set_only():
+def test_a_subset_is_keyed_and_only_of_the_training_set():
     data = ready(regression(), subset=7, seed=4)
     assert ids(data.splits["train"]) == ids(draw_subset(LabelledTensors(*regression()), 7, seed=4))
     assert ids(data.splits["train"]) != ids(ready(regression(), subset=7, seed=5).splits["train"])
@@ -89,7 +89,7 @@ def test_a_subset_is_keyed_and_of_the_training_set_only():
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_refuses_labels_of_another_number(split):
+def test_refuses_different_numbers_of_inputs_and_labels(split):
     inputs, labels = regression()
     given = {"train": regression(), split: (inputs, labels[:-1])}
     with pytest.raises(ValueError, match=f"InMemory: {split} has 23 inputs, but 22 labels"):

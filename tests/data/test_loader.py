@@ -44,7 +44,7 @@ def flat(batches: list[list[int]]) -> list[int]:
 
 @pytest.mark.parametrize(("n", "batch_size"), [(23, 5), (20, 5), (23, 1), (23, 23), (23, 100), (1, 1)])
 @pytest.mark.parametrize("order", ORDERS)
-def test_batches_are_full_but_the_last(order, n, batch_size):
+def test_all_batches_but_the_last_are_full(order, n, batch_size):
     the_loader = loader(n, batch_size, order)
     batches = list(the_loader)
     sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
@@ -69,13 +69,13 @@ def test_order_is_keyed_by_seed_and_epoch(order):
 
 
 @pytest.mark.parametrize("order", ["shuffle", "replacement"])
-def test_order_is_that_of_one_process_with_any_batch_size(order):
+def test_order_does_not_depend_on_processes_and_batch_size(order):
     assert flat(ids(loader(batch_size=5, order=order))) == flat(ids(loader(batch_size=7, order=order)))
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(23, 5), (20_000, 7_000)], ids=["epochs-of-a-block", "blocks"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_an_epoch_is_its_part_of_the_keyed_order(order, n, batch_size):
+def test_an_epoch_is_a_part_of_the_keyed_order(order, n, batch_size):
     the_loader = loader(n, batch_size, order, seed=3)
     for number in (0, 2):
         taken = flat(epoch(the_loader, number))
@@ -89,12 +89,12 @@ def test_a_full_batch_is_in_the_order_of_the_data(batch_size):
     assert epoch(the_loader, 0) == epoch(the_loader, 1) == [list(range(N))]
 
 
-def test_a_full_batch_with_replacement_is_drawn():
+def test_a_full_batch_with_replacement_is_random():
     batches = [epoch(loader(batch_size=N, order="replacement"), number) for number in (0, 1)]
     assert batches == [[places(number * N, N, N, "replacement", seed=0).tolist()] for number in (0, 1)]
 
 
-def test_a_shuffle_puts_every_example_anywhere():
+def test_shuffled_positions_are_uniform():
     n, epochs = 8, 1600
     the_loader = loader(n, n // 2)  # a full batch is not shuffled
     orders = torch.tensor([flat(epoch(the_loader, number)) for number in range(epochs)])
@@ -122,7 +122,7 @@ def test_sequential_is_the_order_of_the_data_in_every_epoch():
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_subset_is_gathered_from_what_it_was_taken_from(order):
+def test_a_subset_is_gathered_from_the_whole_pool(order):
     rows = torch.tensor([8, 3, 3, 40, 0, 17, 22])
     whole = LabelledTensors(torch.arange(50), 100 + torch.arange(50))
     given = list(DeviceLoader(whole[rows], lambda x: x, 3, order, seed=1))
@@ -138,7 +138,7 @@ def test_labels_stay_with_their_inputs_and_inputs_are_transformed(order):
         assert torch.equal(batch.labels, 100 + (2 * batch.inputs).long())
 
 
-def test_nothing_is_drawn_before_the_first_batch_is_asked_for():
+def test_nothing_is_drawn_before_the_first_batch():
     the_loader = loader()
     iterator = iter(the_loader)
     the_loader.set_epoch(3)
@@ -178,7 +178,7 @@ def test_shards_partition_any_global_batch(n, batch_size, order, world_size):
     assert_shards_partition(n, batch_size, order, world_size)
 
 
-def test_an_empty_share_has_the_shape_and_type_of_the_others():
+def test_an_empty_share_has_the_usual_shape_and_type():
     first, *_, last = loader(16, 5, transform=lambda x: x.double().view(-1, 1, 1), rank=1, world_size=2)
     assert last.inputs.shape == (0, 1, 1)
     assert last.labels.shape == (0,)
@@ -206,14 +206,14 @@ def resumed(state: dict, **options) -> DeviceLoader:
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("given_out", range(6))
-def test_a_resumed_epoch_goes_on_with_the_very_next_batch(given_out, order, rank):
+def test_a_resumed_epoch_continues_with_the_next_batch(given_out, order, rank):
     options = {"order": order, "seed": 4, "rank": rank, "world_size": 2}
     rest = ids(resumed(stopped_after(given_out, **options), **options))
     assert rest == epoch(loader(**options), 2)[given_out:]
 
 
 @pytest.mark.parametrize("given_out", [0, 2, 5])
-def test_the_epoch_after_a_resumed_one_is_whole(given_out):
+def test_the_epoch_after_a_resumed_epoch_is_whole(given_out):
     the_loader = resumed(stopped_after(given_out))
     list(the_loader)
     assert epoch(the_loader, 3) == epoch(loader(), 3)
@@ -226,13 +226,13 @@ def test_a_resumed_epoch_can_be_stopped_and_resumed_again():
     assert ids(resumed(the_loader.state_dict())) == epoch(loader(), 2)[3:]
 
 
-def test_set_epoch_to_the_same_epoch_keeps_the_place():
+def test_setting_the_same_epoch_keeps_the_position():
     the_loader = resumed(stopped_after(3))
     assert epoch(the_loader, 2) == epoch(loader(), 2)[3:]
 
 
 @pytest.mark.parametrize("other", [0, 3])
-def test_set_epoch_to_another_epoch_starts_it_from_its_first_batch(other):
+def test_setting_another_epoch_starts_at_its_first_batch(other):
     the_loader = resumed(stopped_after(3))
     assert epoch(the_loader, other) == epoch(loader(), other)
 
@@ -240,7 +240,7 @@ def test_set_epoch_to_another_epoch_starts_it_from_its_first_batch(other):
 # --- under Lightning, and errors ---
 
 
-def test_set_epoch_is_found_where_lightning_looks():
+def test_lightning_finds_set_epoch():
     the_loader = loader()
     the_loader.sampler.set_epoch(2)
     assert ids(the_loader) == epoch(loader(), 2)

@@ -1,12 +1,12 @@
-"""Measurements of a matrix: the matrix, the law of what it is measured with, exact labels, keys and variants."""
+"""Matrix sensing: the matrix, the distribution of measurements, exact labels, keys and variants."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from lnsgd.data import MatrixSensing, ReplicatedData
-from lnsgd.replicas import ReplicaGrid
+from lnsgd.data import MatrixSensing
+from lnsgd.replicas import ReplicaGrid, ReplicatedData
 from tests.tolerances import STANDARD_ERRORS
 
 RARE = stats.norm.sf(STANDARD_ERRORS)
@@ -19,7 +19,7 @@ def ready(**options) -> MatrixSensing:
     return data
 
 
-def test_the_paper_s_setting_is_the_default():
+def test_the_defaults_are_the_setting_of_the_paper():
     data = MatrixSensing()
     assert (data.size, data.rank, data.train_size, data.num_classes) == (100, 5, 2500, None)
     assert (data.batch_size, data.order) == (1, "replacement")
@@ -57,7 +57,7 @@ def test_labels_are_inner_products_with_the_matrix(split):
     torch.testing.assert_close(labels.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_perturbed_labels_are_those_of_training_only_and_kept():
+def test_only_training_labels_are_perturbed_and_only_once():
     clean, perturbed = ready(), ready(label_std=0.3)
     difference = (perturbed.splits["train"].labels - clean.splits["train"].labels).double().ravel().numpy()
     assert RARE < stats.kstest(difference / 0.3, "norm").pvalue < 1 - RARE
@@ -66,7 +66,7 @@ def test_perturbed_labels_are_those_of_training_only_and_kept():
     assert torch.equal(ready(label_std=0.3).splits["train"].labels, perturbed.splits["train"].labels)
 
 
-def test_keyed_by_the_seed_alone():
+def test_data_depends_on_the_seed_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = ready(seed=3)
@@ -83,10 +83,10 @@ def test_replicas_of_one_seed_share_their_measurements():
     replicas = ReplicaGrid(seeds=2, noise=[0.0, 0.3]).replicas(0)
     data = ReplicatedData(MatrixSensing(4, 1), replicas)
     data.setup()
-    pool, parts = data.training_pool()
+    pool, parts = data.training_sets()
     assert pool.shape == (40, 4, 4)  # 20 measurements for each of two seeds
     assert [int(part.rows[0]) for part in parts] == [0, 20, 0, 20]
-    assert torch.equal(data.variant(3).target, ready(size=4, rank=1, seed=1).target)
+    assert torch.equal(data.of_replica(3).target, ready(size=4, rank=1, seed=1).target)
 
 
 @pytest.mark.parametrize(

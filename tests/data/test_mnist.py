@@ -59,7 +59,7 @@ def test_sample_has_its_sizes_and_types(whole_sample):
         assert data.labels.dtype == torch.int64
 
 
-def test_sample_has_no_image_twice(whole_sample):
+def test_images_of_the_sample_are_distinct(whole_sample):
     train, test = images(whole_sample.splits["train"]), images(whole_sample.splits["test"])
     assert (len(train), len(test)) == (10_000, 2_000)
     assert not train & test
@@ -75,7 +75,7 @@ def test_classes_of_the_sample_are_balanced_like_mnist(whole_sample, split):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_every_example_of_the_sample_is_one_of_mnist(whole_sample, full_data, split):
+def test_every_example_of_the_sample_is_in_mnist(whole_sample, full_data, split):
     official = MNIST(str(full_data)).load(train=split == "train")
     assert set(examples(whole_sample.splits[split])) <= set(examples(official))
 
@@ -116,7 +116,7 @@ def test_standardized_inputs_have_mean_zero_and_deviation_one(kind, full_data):
     assert deviation.item() == pytest.approx(1, abs=2e-4)
 
 
-def test_standardized_inputs_are_the_others_shifted_and_scaled(whole_sample):
+def test_standardized_inputs_are_shifted_and_scaled_pixels(whole_sample):
     raw = whole_sample.splits["train"].inputs[:50]
     standardized = sample(standardize=True).transform(raw).double()
     torch.testing.assert_close(standardized, (raw.double() / 255 - 0.1307) / 0.3081, rtol=0, atol=1e-6)
@@ -150,7 +150,7 @@ def test_hold_out_divides_the_training_set(whole_sample, val_size):
     assert examples(data.splits["test"]) == examples(whole_sample.splits["test"])
 
 
-def test_hold_out_is_a_random_one_keyed_by_the_seed(whole_sample):
+def test_hold_out_is_random_and_keyed_by_the_seed(whole_sample):
     first, again, other = (images(sample(val_size=500, seed=seed).splits["val"]) for seed in (0, 0, 1))
     assert first == again
     assert len(first & other) < 100  # 25 are expected
@@ -165,7 +165,7 @@ def test_subset_is_drawn_after_the_hold_out():
     assert examples(small.splits["val"]) == examples(whole.splits["val"])
 
 
-def test_corrupted_labels_are_those_of_the_training_set_only(whole_sample):
+def test_only_training_labels_are_corrupted(whole_sample):
     options = {"val_size": 500, "subset": 4_000}
     clean, corrupted = sample(**options), sample(**options, corrupted_fraction=0.3)
     assert torch.equal(corrupted.splits["train"].inputs, clean.splits["train"].inputs)
@@ -248,7 +248,7 @@ def test_measurements_are_on_a_fixed_subset(split):
 
 
 @pytest.mark.parametrize("size", [None, 2_000, 5_000])
-def test_measurements_are_on_the_whole_split_where_it_is_no_larger(whole_sample, size):
+def test_measurements_are_on_a_whole_split_that_is_small(whole_sample, size):
     raw = whole_sample.splits["test"]
     expected = [
         (image.tobytes(), label) for image, label in zip((raw.inputs.float() / 255).numpy(), raw.labels.tolist())
@@ -256,7 +256,7 @@ def test_measurements_are_on_the_whole_split_where_it_is_no_larger(whole_sample,
     assert measured(whole_sample, "test", size) == expected
 
 
-def test_measurements_see_the_corrupted_labels():
+def test_measurements_use_the_corrupted_labels():
     data = sample(subset=300, corrupted_fraction=1.0)
     assert [label for _, label in measured(data, "train")] == data.splits["train"].labels.tolist()
 
@@ -292,7 +292,7 @@ def small_mnist(small_files, tmp_path) -> MNIST:
     return data
 
 
-def test_data_dir_goes_before_the_environment_and_that_before_the_cache(monkeypatch):
+def test_data_dir_precedes_environment_and_cache(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.delenv("LNSGD_DATA_DIR", raising=False)
     assert MNIST().raw == Path("/home/ada/.cache/lnsgd/MNIST/raw")
@@ -309,7 +309,7 @@ def test_official_files_are_read_as_torchvision_reads_them(full_data, train):
     assert torch.equal(data.labels, reference.targets)
 
 
-def test_files_that_are_there_are_not_downloaded(small_mnist, monkeypatch):
+def test_existing_files_are_not_downloaded(small_mnist, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "MNIST", None)
     small_mnist.prepare_data()
     small_mnist.setup()
@@ -376,7 +376,7 @@ class CuttingHandler(QuietHandler):
 
 @pytest.fixture
 def mirror(small_files, monkeypatch):
-    """Sends torchvision to a local server with the packed small files; gives a function that starts it."""
+    """Let torchvision download the packed small files from a local server; return a function that starts the server."""
     servers = []
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     resources = []
@@ -414,7 +414,7 @@ def test_missing_files_are_downloaded_whole(mirror, small_files, tmp_path, kind)
     assert len(data.splits["train"]) == SMALL["train"]
 
 
-def test_only_what_is_missing_is_put_in_place(mirror, tmp_path):
+def test_existing_files_are_not_replaced_by_a_download(mirror, tmp_path):
     mirror()
     data = MNIST(str(tmp_path / "data"))
     data.raw.mkdir(parents=True)
@@ -448,7 +448,7 @@ def cut_connection(mirror, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("failure", [dead_server, wrong_checksum, missing_on_the_server, cut_connection])
-def test_a_failed_download_says_what_to_do_and_leaves_nothing(mirror, monkeypatch, tmp_path, failure):
+def test_a_failed_download_names_the_remedy_and_leaves_nothing(mirror, monkeypatch, tmp_path, failure):
     failure(mirror, monkeypatch)
     data = MNIST(str(tmp_path / "data"))
     with pytest.raises(OSError, match="could not be downloaded") as error:
@@ -472,7 +472,7 @@ def test_a_failed_download_names_only_the_missing_files(mirror, monkeypatch, tmp
     assert files_under(data.folder) == {f"MNIST/raw/{FILES[0]}"}
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     data = MNIST(str(tmp_path / "file" / "data"))
     with pytest.raises(OSError, match="could not be downloaded") as error:

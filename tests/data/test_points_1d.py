@@ -1,4 +1,4 @@
-"""Points of a zigzag: where they lie, and what is kept from one seed to the next."""
+"""Points on a zigzag: their positions, and what depends on the seed."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_points_are_evenly_spaced_on_the_zigzag(split):
     np.testing.assert_allclose(y, zigzag(x), atol=1e-6)
 
 
-def test_each_piece_has_four_points_and_no_turn_has_one():
+def test_each_segment_has_four_points_and_turns_have_none():
     x, _ = points(ready())
     assert np.histogram(x, [-1, -1 / 3, 1 / 3, 1])[0].tolist() == [4, 4, 4]
     assert np.abs(np.abs(x) - 1 / 3).min() > 0.05
@@ -51,7 +51,7 @@ def test_seeds_have_the_same_points():
         assert torch.equal(data.splits[split].labels, variant.splits[split].labels)
 
 
-def test_kept_noise_is_each_seed_s_own_and_on_training_labels_only():
+def test_fixed_noise_is_keyed_and_on_training_labels_only():
     first, again, other = (ready(seed=seed, label_std=0.5) for seed in (1, 1, 2))
     assert torch.equal(first.splits["train"].labels, again.splits["train"].labels)
     assert not (first.splits["train"].labels == other.splits["train"].labels).any()

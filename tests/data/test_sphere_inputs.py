@@ -1,4 +1,4 @@
-"""Points on the sphere: what is drawn, that nearly dependent ones are not, and that every seed has its own."""
+"""Points on the sphere: their distribution, rejection of nearly dependent points, keys."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def smallest_eigenvalue(inputs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("dimension", "examples"), SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("seed", range(4))
-def test_inputs_are_unit_vectors_with_positive_entries_and_far_from_dependent(dimension, examples, seed):
+def test_inputs_are_positive_unit_vectors_far_from_dependent(dimension, examples, seed):
     train = ready(dimension=dimension, examples=examples, seed=seed).splits["train"]
     assert (train.inputs.shape, train.labels.shape) == ((examples, dimension), (examples, 1))
     assert train.inputs.dtype == train.labels.dtype == torch.get_default_dtype()
@@ -34,12 +34,12 @@ def test_inputs_are_unit_vectors_with_positive_entries_and_far_from_dependent(di
     assert smallest_eigenvalue(train.inputs) >= 0.1 - 1e-6
 
 
-def test_every_draw_is_accepted_at_zero_and_most_are_not_at_the_default():
+def test_min_eigenvalue_rejects_draws():
     drawn = [smallest_eigenvalue(ready(min_eigenvalue=0.0, seed=seed).splits["train"].inputs) for seed in range(200)]
     assert 0.02 < np.mean(np.array(drawn) >= 0.1) < 0.4
 
 
-def test_laws_of_inputs_and_targets():
+def test_distributions_of_inputs_and_targets():
     train = ready(dimension=2, examples=4000, min_eigenvalue=0.0).splits["train"]
     assert RARE < stats.kstest(train.labels[:, 0].numpy(), "uniform").pvalue < 1 - RARE
     # For u, v ~ U[0, 1] the ratio u/v has P(u/v <= 1) = 1/2 and density 1/2 up to 1.

@@ -37,7 +37,7 @@ def drawn(data: StandardBasis, epochs: int) -> list[int]:
     return seen
 
 
-def test_steps_draw_one_vector_uniformly():
+def test_each_step_draws_a_vector_uniformly():
     seen = drawn(ready(), 500)
     assert len(seen) == 3000
     counts = np.bincount(seen, minlength=6)
@@ -57,7 +57,7 @@ def test_a_variant_differs_in_its_order_only():
     assert drawn(variant, 3) == drawn(ready(seed=2), 3)
 
 
-def test_a_subset_is_one_of_the_training_set_only():
+def test_only_the_training_set_has_a_subset():
     data = ready(subset=4)
     assert [len(data.splits[split]) for split in SPLITS] == [4, 6, 6]
     assert len(ready().variant(0, subset=2).splits["train"]) == 2

@@ -1,4 +1,4 @@
-"""What all DataModules share: variants of other seeds, batches, what is refused."""
+"""The base of the DataModules: variants of other seeds, batches, bad input."""
 
 from itertools import chain
 
@@ -52,7 +52,7 @@ KINDS = pytest.mark.parametrize("make", [in_memory, mnist, corrupted_mnist])
 @KINDS
 @pytest.mark.parametrize("is_set_up", [True, False], ids=["set-up", "new"])
 @pytest.mark.parametrize("subset", [None, 17], ids=["its-subset", "another-subset"])
-def test_a_variant_is_a_fresh_data_module_of_that_seed(make, subset, is_set_up):
+def test_a_variant_equals_a_new_data_module_of_its_seed(make, subset, is_set_up):
     options = {"batch_size": 8, "replacement": make is in_memory}
     base = make(subset=20, seed=1, **options)
     variant = (ready(base) if is_set_up else base).variant(3, subset)
@@ -65,7 +65,7 @@ def test_a_variant_is_a_fresh_data_module_of_that_seed(make, subset, is_set_up):
 
 
 @KINDS
-def test_a_variant_of_the_same_seed_is_the_same(make):
+def test_a_variant_of_the_same_seed_has_the_same_data(make):
     base = ready(make(subset=20, seed=1))
     assert_same_data(base.variant(1).splits["train"], base.splits["train"])
 
@@ -126,7 +126,7 @@ def test_a_full_batch_is_the_training_set_in_its_order(batch_size, epoch):
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("batch_size", [1, 8, None])
 @pytest.mark.parametrize("replacement", [False, True], ids=["shuffle", "replacement"])
-def test_training_order_is_the_keyed_one(replacement, batch_size, epoch):
+def test_training_order_is_keyed(replacement, batch_size, epoch):
     data = ready(in_memory(batch_size=batch_size, replacement=replacement, seed=2))
     order = "replacement" if replacement else "shuffle" if batch_size else "sequential"
     batches = given(data, epoch)

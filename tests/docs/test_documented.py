@@ -1,4 +1,4 @@
-"""Every public name has a docstring that says what it is and what its arguments are, and a room in the reference."""
+"""Every public name has a docstring with a summary and its arguments, and its room is in the reference."""
 
 import ast
 import importlib
@@ -17,16 +17,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 ROOMS = re.findall(r"^ +(lnsgd\.\S+)$", (DOCS / "api" / "index.md").read_text(), re.MULTILINE)
 
 # What the command is made of, and nobody imports.
-OF_THE_COMMAND = {"lnsgd.cli", "lnsgd.messages", "lnsgd.numbers"}
+OF_THE_COMMAND = {"lnsgd.__main__", "lnsgd.cli", "lnsgd.console"}
 
 
 def public(room: str) -> dict[str, object]:
-    """What a room exports, read from its source: ``__all__``, or the classes and functions that stand in its file."""
+    """Return the exports of a room: ``__all__``, or the classes and functions in its file."""
     module = importlib.import_module(room)
     tree = ast.parse(inspect.getsource(module))
-    exported = [node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)]
     defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    names = ast.literal_eval(exported[0]) if exported else [name for name in defined if not name.startswith("_")]
+    names = getattr(module, "__all__", None) or [name for name in defined if not name.startswith("_")]
     return {name: getattr(module, name) for name in names}
 
 
@@ -39,13 +38,13 @@ DOCUMENTED = {
 
 
 def described(docstring: str) -> set[str]:
-    """Names in ``Args`` and ``Attributes``."""
+    """Return the names in ``Args`` and ``Attributes``."""
     parsed = docstring_parser.parse(docstring, docstring_parser.DocstringStyle.GOOGLE)
     return {name for entry in parsed.params for name in entry.arg_name.split(", ")}
 
 
 def docstrings(value: type | object) -> list[str]:
-    """That of a function; of a class also that of the one whose constructor it has."""
+    """Return the docstring of a function; for a class, also the docstring of the class that has its constructor."""
     own = inspect.cleandoc(value.__doc__ or "")
     if not inspect.isclass(value):
         return [own]

@@ -1,4 +1,4 @@
-"""Things that never come to an end, and say so in a file ``hangs``."""
+"""Callbacks that never return, and show it by a file ``hangs``."""
 
 import time
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from lnsgd.callbacks.measure import MeasureCallback
-from lnsgd.callbacks.measurements import Measurement
+from lnsgd.callbacks.base import MeasureCallback
+from lnsgd.measuring import Measurement
 
 
 def hang() -> None:
@@ -17,7 +17,7 @@ def hang() -> None:
 
 
 class Hang(Callback):
-    """Hangs in a hook, after a step where one is given."""
+    """Hangs in a hook, after a step if one is given."""
 
     def __init__(self, step: int | None = None, hook: str = "on_train_batch_end") -> None:
         self.step = step
@@ -29,7 +29,7 @@ class Hang(Callback):
 
 
 class Endless(MeasureCallback):
-    """A measure that never has its number."""
+    """A measure that never returns."""
 
     headline = ("endless", "endless")
 

@@ -1,4 +1,4 @@
-"""Kills a command, at random moments or at each, goes on with it, and compares what it leaves with a whole one."""
+"""Kill a command, at random or at each change of its folder, resume it, and compare it with an undisturbed one."""
 
 import random
 import re
@@ -15,20 +15,20 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
 from tests.warm_commands import DEADLINE, SAID, WarmCommands, wait_until_dead
 
-# Half-written files of a killed command say what it was doing.
+# The unfinished files of a killed command show what it was doing.
 _KINDS = {"*.ckpt*.part": "checkpoint", "*.csv.*.part": "table", "*.parquet.*.part": "table"}
 
 
 @dataclass
 class Survived:
-    """Kills after which all was as if there had been none.
+    """Kills that did not change the results.
 
     Attributes:
-        kills: All of them.
-        during: How many came while a file of a kind was being written.
+        kills: Number of kills.
+        during: Number of kills while a file was being written, by its kind.
     """
 
     kills: int = 0
@@ -40,14 +40,14 @@ class Survived:
 
 
 class Killer:
-    """Starts one command over and over, and kills it with all its processes.
+    """Starts a command repeatedly, and kills it with all its processes.
 
     Args:
-        commands: Who starts it.
-        command: Its arguments, given where its results go.
-        same: Raises AssertionError where two folders of results differ.
-        folder: Where everything happens.
-        seed: Key of the moments.
+        commands: Starts the command.
+        command: Returns the arguments of the command for a folder of results.
+        same: Raises AssertionError if two folders of results differ.
+        folder: Working folder.
+        seed: Seed of the random moments.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Killer:
         self._hunts = 0
 
     def survive(self, kills: int) -> Survived:
-        """Runs the command undisturbed, then with so many kills; when it is through, it starts in another folder."""
+        """Run the command undisturbed, then with a number of kills; after it has finished, use another folder."""
         whole = self._folder / "whole"
         self._measure(whole)
         survived, folders = Survived(), count()
@@ -77,7 +77,7 @@ class Killer:
             while survived.kills < kills and not through:
                 through = self._attempt(out, survived)
             if not through:
-                _go_to_the_end(self._commands, self._command(out), self._folder)
+                _finish(self._commands, self._command(out), self._folder)
             self._same(out, whole)
             left = [*out.rglob("*.part")]
             assert not left, left
@@ -85,23 +85,23 @@ class Killer:
         return survived
 
     def _measure(self, whole: Path) -> None:
-        """How long it takes, and how long until it writes."""
+        """Measure how long the command takes, and how long until it writes."""
         began = time.monotonic()
         process = self._commands.start(self._command(whole), self._folder)
         self._wait(process, lambda: any(whole.rglob("config.yaml")))
         self._begun = time.monotonic() - began
         code = self._commands.end()
-        assert code == 0, (code, _said(self._folder))
+        assert code == 0, (code, _output(self._folder))
         self._seconds = time.monotonic() - began
 
     def _attempt(self, out: Path, survived: Survived) -> bool:
-        """Whether it was through before it could be killed."""
-        before = _written(out)
+        """Start and kill the command once; return whether it finished before it could be killed."""
+        before = _last_start(out)
         process = self._commands.start(self._command(out), self._folder)
         if self._draw.random() < 0.5:
             time.sleep(self._draw.uniform(0.5 * self._begun, self._seconds))
-        else:  # in the middle of writing, a while after it has begun
-            self._wait(process, lambda: _written(out) > before)
+        else:  # in the middle of writing, some time after the start
+            self._wait(process, lambda: _last_start(out) > before)
             time.sleep(self._draw.uniform(0, 0.5 * (self._seconds - self._begun)))
             self._hunts += 1
             wanted = ["*.ckpt*.part", "*.[cp][sa][vr]*.part"][self._hunts % 2]
@@ -109,13 +109,13 @@ class Killer:
         code = self._commands.kill(process)
         if code == 0:
             return True
-        assert code == -signal.SIGKILL, (code, _said(self._folder))
+        assert code == -signal.SIGKILL, (code, _output(self._folder))
         survived.kills += 1
         survived.during += Counter({kind for pattern, kind in _KINDS.items() if any(out.rglob(f".{pattern}"))})
         return False
 
     def _wait(self, process: int, found: Callable[[], bool]) -> None:
-        """Until something is found, or the process has ended."""
+        """Wait until a condition is true, or the process has ended."""
         deadline = time.monotonic() + DEADLINE
         while not found() and _runs(process):
             assert time.monotonic() < deadline
@@ -129,44 +129,44 @@ def kill_at_changes(
     first: int = 1,
     every: int = 1,
 ) -> int:
-    """Kills a command just before it changes a folder, goes on with it, and so for each of its changes.
+    """Kill a command just before it changes a folder, and resume it; repeat this for its changes.
 
-    Between two changes a kill leaves the same on the disk whenever it comes, but for half-written files that nobody
-    reads. So these are all the moments that there are.
+    All kills between two changes leave the same files on the disk, except for unfinished files that nobody reads. So
+    these moments cover all.
 
     Args:
-        commands: Who starts it.
-        command: Its arguments, given where its results go.
-        same: Raises AssertionError where two folders of results differ.
-        folder: Where everything happens.
-        first: The change where it is killed first.
-        every: Leaves out all changes but each n-th after it.
+        commands: Starts the command.
+        command: Returns the arguments of the command for a folder of results.
+        same: Raises AssertionError if two folders of results differ.
+        folder: Working folder.
+        first: Number of the first change at which the command is killed.
+        every: Distance between the changes at which it is killed.
 
     Returns:
-        How often it was killed.
+        The number of kills.
     """
     whole = folder / "whole"
-    _go_to_the_end(commands, command(whole), folder)
+    _finish(commands, command(whole), folder)
     for change in count(first, every):
         out = folder / f"killed-{change}"
         process = commands.start(command(out), folder, at_change=change)
         if (code := commands.end()) == 0:
             return (change - first) // every
-        assert code == -signal.SIGKILL, (code, _said(folder))
+        assert code == -signal.SIGKILL, (code, _output(folder))
         wait_until_dead(process)
-        _go_to_the_end(commands, command(out), folder)
+        _finish(commands, command(out), folder)
         same(out, whole)
         assert not [*out.rglob("*.part")], change
-    raise AssertionError("it never ends")
+    raise AssertionError("the command never ends")
 
 
-def _go_to_the_end(commands: WarmCommands, args: Sequence[str], folder: Path) -> None:
+def _finish(commands: WarmCommands, args: Sequence[str], folder: Path) -> None:
     commands.start(args, folder)
     code = commands.end()
-    assert code == 0, (code, _said(folder))
+    assert code == 0, (code, _output(folder))
 
 
-def _said(folder: Path) -> str:
+def _output(folder: Path) -> str:
     return (folder / SAID).read_text()[-3000:]
 
 
@@ -177,24 +177,24 @@ def _runs(process: int) -> bool:
         return False
 
 
-def _written(out: Path) -> int:
-    """When a run below a folder has last begun or begun anew; 0 where none has."""
+def _last_start(out: Path) -> int:
+    """Return when a run below a folder was last started or resumed; 0 if there is none."""
     times = [0]
     for path in out.rglob("config.yaml"):
         times.append(path.stat().st_mtime_ns)
     return max(times)
 
 
-# Lightning's counts of batches, which are no results of replicas: a call takes as many steps as fit into a moment.
+# Lightning's counts of batches are not results of replicas: a call takes as many steps as fit into some time.
 _COUNTS = re.compile(r".*/epoch_loop\.(batch_progress/.*|state_dict/_batches_that_stepped)")
 
 
-# Lightning's count of the batches of a validation, which starts anew with each, and is empty before the first.
+# Lightning's count of the batches of a validation restarts with each validation, and is empty before the first.
 _OF_A_VALIDATION = re.compile(r".*/epoch_loop\.val_loop\.batch_progress/(current/.*|is_last_batch)")
 
 
 def assert_same_training(one: Path, other: Path) -> None:
-    """Weights, states of optimizer, schedule and callbacks, tables and records, bit for bit; but not when it was."""
+    """Check that weights, states, tables and records of two runs are equal bit for bit, except for times."""
     run, whole = RunFolder(one), RunFolder(other)
     a, b = (torch.load(folder.last_checkpoint, weights_only=False) for folder in (run, whole))
     flat, wanted = _plain(a), _plain(b)
@@ -214,22 +214,22 @@ def assert_same_training(one: Path, other: Path) -> None:
 
 
 def assert_same_table(one: Path, other: Path) -> None:
-    """Two files of text, or that neither is there."""
+    """Check that two text files are equal, or that both do not exist."""
     assert one.exists() == other.exists(), one
     if other.exists():
         assert one.read_text() == other.read_text(), one
 
 
 def _plain(value: Any, name: str = "") -> dict[str, Any]:
-    """The values in a checkpoint by where they are, tensors as bytes; without times, and which file was the best."""
+    """Flatten a checkpoint into values by path, tensors as bytes, without times and paths of files."""
     if isinstance(value, torch.Tensor):
         return {name: (value.dtype, value.shape, value.detach().contiguous().view(-1).numpy().tobytes())}
     if not isinstance(value, dict | list | tuple):
         return {name: value}
     inner = value.items() if isinstance(value, dict) else enumerate(value)
-    parts = [_plain(part, f"{name}/{key}") for key, part in inner if not _is_of_the_clock(str(key))]
+    parts = [_plain(part, f"{name}/{key}") for key, part in inner if not _is_time(str(key))]
     return {place: plain for part in parts for place, plain in part.items()}
 
 
-def _is_of_the_clock(key: str) -> bool:
+def _is_time(key: str) -> bool:
     return key.startswith(("ModelCheckpoint", "Timer")) or key in ("seconds", "time", "spent", "RunRecord")

@@ -1,4 +1,4 @@
-"""The command ``lnsgd``, whose path is the first argument, on a machine that has as many cores as it asks for."""
+"""Run the command ``lnsgd``, whose path is the first argument, as if the machine had many cores."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A network with everything that has a state of its own: random numbers, running statistics."""
+"""A network with layers that have a state: random numbers, running statistics."""
 
 from torch import Tensor, nn
 

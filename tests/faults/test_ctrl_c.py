@@ -1,6 +1,7 @@
-"""Ctrl-C in real processes: in what trains the first saves and the second ends at once, in what measures the first.
+"""Ctrl-C in real processes.
 
-None shows a traceback, or leaves anything half-written.
+The first stops training with a checkpoint, and the second ends it at once. Commands that only measure end at the first.
+None prints a traceback or leaves an unfinished file.
 """
 
 import json
@@ -16,10 +17,11 @@ from select import select
 import pytest
 import torch
 
-from lnsgd.stop_signals import StopSignals
+from lnsgd.runs.signals import StopSignals
 from tests.faults.killed_runs import assert_same_training
+from tests.small_config import instance
 from tests.stopped_runs import write_configs
-from tests.sweep.small_sweeps import assert_same_table, content, write_sweep
+from tests.sweep.small_sweeps import assert_same_table, read_files, write_sweep
 from tests.warm_commands import DEADLINE, SAID, WarmCommands, wait_until_dead
 
 LONG = ["--trainer.max_epochs", "3000", "--trainer.log_every_n_steps", "50"]
@@ -32,34 +34,33 @@ def configs(tmp_path: Path) -> None:
     write_configs(tmp_path)
 
 
-def wait_for(found: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE
-    while not found():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def lines(folder: Path) -> list[str]:
-    """What a command has said of itself."""
+    """Return the lines that lnsgd has printed."""
     text = (folder / SAID).read_text().replace("\r", "\n")
     assert "Traceback" not in text, text
     return [line for line in text.splitlines() if line.startswith("lnsgd:")]
 
 
-def hanging(**how: object) -> list[str]:
-    """Options with which a command hangs; see `tests.faults.hanging.Hang`."""
-    hung = {"class_path": "tests.faults.hanging.Hang", "init_args": how}
-    return ["--trainer.callbacks+", json.dumps(hung)]
+def hanging(**arguments: object) -> list[str]:
+    """Return options with which a command hangs; see `tests.faults.hanging.Hang`."""
+    return ["--trainer.callbacks+", json.dumps(instance("tests.faults.hanging.Hang", **arguments))]
 
 
 def train(commands: WarmCommands, folder: Path) -> None:
-    """A small run in ``run``."""
+    """Train a small run in ``run``."""
     commands.start(["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto"], folder)
     assert commands.end() == 0
 
 
 def begin(commands: WarmCommands, folder: Path, *options: str) -> int:
-    """A run that would take minutes; it has begun to train, which not all of it may notice yet."""
+    """Start a run that would take minutes, and wait until it has begun to train."""
     process = commands.start(
         ["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto", *LONG, *options], folder
     )
@@ -68,19 +69,19 @@ def begin(commands: WarmCommands, folder: Path, *options: str) -> int:
 
 
 @pytest.mark.parametrize("options", [BAR, [*BAR, *REPLICATED]], ids=["one", "replicas"])
-def test_the_first_saves(options: list[str], commands: WarmCommands, tmp_path: Path) -> None:
+def test_first_interrupt_saves_and_stops(options: list[str], commands: WarmCommands, tmp_path: Path) -> None:
     os.kill(begin(commands, tmp_path, *options), signal.SIGINT)
     assert commands.end() == 75
-    said = lines(tmp_path)
+    printed = lines(tmp_path)
     step = torch.load(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
-    assert said[0] == "lnsgd: stopping after this batch, with a checkpoint; Ctrl-C once more stops at once"
-    assert said[1].startswith(f"lnsgd: stopped by SIGINT at step {step}; go on from run/checkpoints/last.ckpt")
-    assert "--ckpt_path auto" in said[1]
-    assert len(said) == 2
+    assert printed[0] == "lnsgd: stopping after this batch, with a checkpoint; press Ctrl-C again to stop at once"
+    assert printed[1].startswith(f"lnsgd: stopped by SIGINT at step {step}; resume from run/checkpoints/last.ckpt")
+    assert "--ckpt_path auto" in printed[1]
+    assert len(printed) == 2
 
 
 @pytest.mark.slow
-def test_gone_on_with_it_is_the_same_run(commands: WarmCommands, tmp_path: Path) -> None:
+def test_interrupted_run_resumes_bit_for_bit(commands: WarmCommands, tmp_path: Path) -> None:
     os.kill(begin(commands, tmp_path), signal.SIGINT)
     assert commands.end() == 75
     epochs = torch.load(tmp_path / "run/checkpoints/last.ckpt")["epoch"] + 2
@@ -91,31 +92,31 @@ def test_gone_on_with_it_is_the_same_run(commands: WarmCommands, tmp_path: Path)
     assert_same_training(tmp_path / "run", tmp_path / "whole")
 
 
-def test_the_second_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
-    """Where the batch does not end, a network that never answers; nothing is left half-written."""
+def test_second_interrupt_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """The batch never ends, and no unfinished file is left."""
     process = begin(commands, tmp_path, *BAR, *hanging(step=7))
     wait_for((tmp_path / "hangs").exists)
     os.kill(process, signal.SIGINT)
     wait_for(lambda: lines(tmp_path))
     os.kill(process, signal.SIGINT)
     assert commands.end() == 130
-    assert lines(tmp_path)[1].startswith("lnsgd: interrupted; what was saved by then is whole")
+    assert lines(tmp_path)[1].startswith("lnsgd: interrupted; what was saved is complete")
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 5
     assert not list((tmp_path / "run").rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_a_figure_is_gone_on_with_by_the_same_command(commands: WarmCommands, tmp_path: Path) -> None:
+def test_interrupted_figure_is_resumable(commands: WarmCommands, tmp_path: Path) -> None:
     command = ["reproduce", "cornacchia-basis", "--seeds", "2", "--out", str(tmp_path / "figure")]
     process = commands.start(command, tmp_path)
     wait_for(lambda: list((tmp_path / "figure").rglob("init.safetensors")))
     os.kill(process, signal.SIGINT)
     assert commands.end() == 75
-    assert lines(tmp_path)[-1] == "lnsgd: the same command goes on from there"
+    assert lines(tmp_path)[-1] == "lnsgd: the same command resumes from there"
 
 
-def test_an_analysis_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
-    """All that it has measured is on the disk already."""
+def test_interrupted_analysis_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """All measurements so far are already on the disk."""
     train(commands, tmp_path)
     process = commands.start(["analyze", "run", "--measures", "tests.faults.hanging.Endless"], tmp_path)
     wait_for((tmp_path / "hangs").exists)
@@ -125,11 +126,11 @@ def test_an_analysis_ends_at_once(commands: WarmCommands, tmp_path: Path) -> Non
 
 
 def check_ended_at_once(commands: WarmCommands, folder: Path, before: dict[str, bytes]) -> None:
-    """One line, and all files as before but for what it has said."""
+    """Check that one line was printed and that all other files are unchanged."""
     assert commands.end() == 130
     (line,) = lines(folder)
     assert line.startswith("lnsgd: interrupted")
-    after = content(folder)
+    after = read_files(folder)
     for name in (SAID, "hangs"):
         for files in (before, after):
             files.pop(str(folder / name), None)
@@ -137,9 +138,11 @@ def check_ended_at_once(commands: WarmCommands, folder: Path, before: dict[str, 
 
 
 @pytest.mark.parametrize("command, hook", [("validate", "on_validation_batch_end"), ("test", "on_test_batch_end")])
-def test_a_measurement_ends_at_once(command: str, hook: str, commands: WarmCommands, tmp_path: Path) -> None:
+def test_interrupted_validation_and_test_end_at_once(
+    command: str, hook: str, commands: WarmCommands, tmp_path: Path
+) -> None:
     train(commands, tmp_path)
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     where = ["--config", "plain.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]
     process = commands.start([command, *where, *hanging(hook=hook)], tmp_path)
     wait_for((tmp_path / "hangs").exists)
@@ -147,17 +150,17 @@ def test_a_measurement_ends_at_once(command: str, hook: str, commands: WarmComma
     check_ended_at_once(commands, tmp_path, before)
 
 
-def test_a_report_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
-    """When the page has been written, just before it is given its name; the old one stays."""
+def test_interrupted_report_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """The page has been written but not renamed; the old page stays."""
     train(commands, tmp_path)
-    (tmp_path / "report.html").write_text("the last one")
-    before = content(tmp_path)
+    (tmp_path / "report.html").write_text("the old page")
+    before = read_files(tmp_path)
     commands.start(["report", "run"], tmp_path, at_change=1, send=signal.SIGINT)
     check_ended_at_once(commands, tmp_path, before)
 
 
-def test_a_run_without_checkpoints_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
-    """There is nothing to stop for."""
+def test_interrupted_run_without_checkpoints_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """Without checkpoints there is no reason to wait."""
     where = ["--config", "plain.yaml", "--run_dir", "run", "--trainer.enable_checkpointing", "false"]
     process = commands.start(["fit", *where, *hanging(step=7)], tmp_path)
     wait_for((tmp_path / "hangs").exists)
@@ -167,23 +170,22 @@ def test_a_run_without_checkpoints_ends_at_once(commands: WarmCommands, tmp_path
     assert line.startswith("lnsgd: interrupted")
 
 
-def test_a_sweep_that_is_planned_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
-    """Just before its plan is given its name."""
+def test_interrupted_planning_of_a_sweep_ends_at_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """The plan has been written but not renamed."""
     path = write_sweep(tmp_path, seeds=2)
     process = commands.start(["sweep", str(path), "--out", "out"], tmp_path, at_change=1, send=signal.SIGINT)
     assert commands.end() == 75
-    assert lines(tmp_path) == ["lnsgd: interrupted; the same command goes on from there"]
-    assert [Path(name).name for name in content(tmp_path / "out")] == ["planning", "sweep"]  # locks, both empty
+    assert lines(tmp_path) == ["lnsgd: interrupted; run the same command again to continue"]
+    assert [Path(name).name for name in read_files(tmp_path / "out")] == ["planning", "sweep"]  # locks, both empty
     wait_until_dead(process)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_sweep_goes_on_with_its_jobs(times: int, commands: WarmCommands, tmp_path: Path) -> None:
-    """Two jobs that wait for a third, as a terminal sends it to them all; twice where they do not stop."""
+def test_interrupted_sweep_resumes_its_jobs(times: int, commands: WarmCommands, tmp_path: Path) -> None:
+    """Two jobs wait for a third, and get the signal as from a terminal; twice if they do not stop."""
     met = tmp_path / "met"
-    init = {"folder": str(met), "number": 3, "stubborn": times == 2}
-    meet = {"class_path": "tests.sweep.small_sweeps.Meet", "init_args": init}
+    meet = instance("tests.sweep.small_sweeps.Rendezvous", folder=str(met), number=3, stubborn=times == 2)
     command = ["sweep", str(write_sweep(tmp_path, callbacks=[meet], seeds=2)), "--workers", "2", "--out"]
     process = commands.start([*command, "out"], tmp_path)
     wait_for(lambda: met.exists() and len([*met.iterdir()]) == 2)
@@ -193,8 +195,8 @@ def test_a_sweep_goes_on_with_its_jobs(times: int, commands: WarmCommands, tmp_p
         os.killpg(process, signal.SIGINT)
     assert commands.end() == 75
     assert lines(tmp_path) == [
-        "lnsgd: stopping all jobs where they can go on; once more kills them",
-        "lnsgd: interrupted; the same command goes on from there",
+        "lnsgd: stopping all jobs at a checkpoint; press Ctrl-C again to kill them",
+        "lnsgd: interrupted; run the same command again to continue",
     ]
     wait_until_dead(process)
     (met / "the third").touch()
@@ -206,12 +208,12 @@ def test_a_sweep_goes_on_with_its_jobs(times: int, commands: WarmCommands, tmp_p
 
 
 @pytest.mark.slow
-def test_from_a_terminal(tmp_path: Path) -> None:
-    """The key itself, which the terminal sends to all processes of a command."""
+def test_interrupt_from_a_terminal(tmp_path: Path) -> None:
+    """The terminal sends the signal to all processes of a command."""
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(tmp_path)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # others are pytest's
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # pytest has replaced them
         args = ["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto", *LONG, *BAR]
         from lnsgd.cli import main
 
@@ -222,15 +224,15 @@ def test_from_a_terminal(tmp_path: Path) -> None:
             code = int(str(ended.code))
         finally:
             os._exit(code)
-    said = b""
+    output = b""
 
     def read() -> bool:
-        nonlocal said
+        nonlocal output
         if not select([terminal], [], [], 0.1)[0]:
             return False
         try:
-            said += os.read(terminal, 4096)
-        except OSError:  # closed: it has ended
+            output += os.read(terminal, 4096)
+        except OSError:  # the command has ended
             return True
         return False
 
@@ -238,13 +240,13 @@ def test_from_a_terminal(tmp_path: Path) -> None:
     os.write(terminal, b"\x03")
     wait_for(read)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
-    assert b"lnsgd: stopping after this batch" in said
-    assert b"lnsgd: stopped by SIGINT at step" in said
-    assert b"Traceback" not in said
+    assert b"lnsgd: stopping after this batch" in output
+    assert b"lnsgd: stopped by SIGINT at step" in output
+    assert b"Traceback" not in output
 
 
-def test_where_it_is_ignored_it_stays_ignored() -> None:
-    """In a command that a shell has started with ``&``."""
+def test_ignored_interrupt_stays_ignored() -> None:
+    """A shell ignores SIGINT in a command that is started with ``&``."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with StopSignals() as signals:
@@ -256,7 +258,7 @@ def test_where_it_is_ignored_it_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_where_nobody_stops_the_first_ends(early: bool) -> None:
+def test_first_interrupt_ends_a_run_that_cannot_stop(early: bool) -> None:
     with StopSignals() as signals:
         if early:
             signal.raise_signal(signal.SIGINT)
@@ -271,7 +273,7 @@ def test_where_nobody_stops_the_first_ends(early: bool) -> None:
     assert signals.received is (signal.SIGINT if early else signal.SIGTERM)
 
 
-def test_the_third_kills() -> None:
+def test_third_interrupt_kills() -> None:
     before = signal.getsignal(signal.SIGINT)
     with StopSignals() as signals:
         signal.raise_signal(signal.SIGINT)

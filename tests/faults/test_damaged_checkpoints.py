@@ -1,4 +1,4 @@
-"""Damaged files of a run: named, never silently replaced, and the checkpoint before them is used."""
+"""Damaged files of a run are named and never silently replaced, and an earlier checkpoint is used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +7,9 @@ from shutil import copy, copytree
 import pytest
 import torch
 
-from lnsgd.checkpoints import WholeCheckpointIO
 from lnsgd.cli import main
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.checkpoints import WholeCheckpointIO
+from lnsgd.runs.folder import RunFolder
 from tests.stopped_runs import EPOCH_STEPS, STEPS, assert_same_run, write_configs
 
 STEPS_BEFORE = 2 * EPOCH_STEPS
@@ -40,7 +40,7 @@ def fit(run: RunFolder, *options: str, checkpoint: str = "auto") -> RunFolder:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``whole``, and ``cut`` that has ended an epoch earlier."""
+    """Train ``whole``, and ``cut``, which ends an epoch earlier."""
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -57,7 +57,7 @@ def cut(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolde
     return RunFolder(Path("cut"))
 
 
-def test_there_is_one_before(cut: RunFolder) -> None:
+def test_former_checkpoint_is_kept(cut: RunFolder) -> None:
     steps = {path.name: torch.load(path)["global_step"] for path in cut.checkpoints.iterdir()}
     assert steps == {"last.ckpt": STEPS_BEFORE, "last.ckpt.previous": EPOCH_STEPS}
 
@@ -70,19 +70,20 @@ def test_there_is_one_before(cut: RunFolder) -> None:
         *(pytest.param(how, "auto", marks=pytest.mark.slow) for how in DAMAGES if how != "truncated"),
     ],
 )
-def test_the_newest_whole_one_is_used(
+def test_newest_intact_checkpoint_is_used(
     cut: RunFolder, how: str, checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(cut.last_checkpoint, how)
     fit(cut, checkpoint=checkpoint)
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
-    assert line.startswith("lnsgd: cut/checkpoints/last.ckpt is damaged or no checkpoint (")
-    assert line.endswith(f"; going on from cut/checkpoints/last.ckpt.previous at step {EPOCH_STEPS}")
+    line, *notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
+    assert all(note.endswith("a later checkpoint is now cut/checkpoints/last.ckpt.set-aside") for note in notes)
+    assert line.startswith("lnsgd: cut/checkpoints/last.ckpt is damaged or not a checkpoint (")
+    assert line.endswith(f"; resuming from cut/checkpoints/last.ckpt.previous at step {EPOCH_STEPS}")
     assert_same_run(cut, RunFolder(Path("whole")))
 
 
-def test_of_several_the_one_with_the_most_steps(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    """Checkpoints that a ModelCheckpoint of the config has kept beside the last one."""
+def test_intact_checkpoint_with_the_most_steps_is_used(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ModelCheckpoint of the config has kept checkpoints beside the last one."""
     own = {step: cut.checkpoints / f"epoch={epoch}-step={step}.ckpt" for epoch, step in enumerate((5, 10))}
     RunFolder.before(cut.last_checkpoint).rename(own[5])
     copy(cut.last_checkpoint, own[10])
@@ -91,11 +92,11 @@ def test_of_several_the_one_with_the_most_steps(cut: RunFolder, capsys: pytest.C
     fit(cut)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
     assert [line.split()[1] for line in lines] == [str(cut.last_checkpoint), str(own[10])]
-    assert all(line.endswith(f"going on from {own[5]} at step 5") for line in lines)
+    assert all(line.endswith(f"resuming from {own[5]} at step 5") for line in lines)
     assert_same_run(cut, RunFolder(Path("whole")))
 
 
-def test_none_left(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_intact_checkpoint_is_refused(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     for path in cut.checkpoints.iterdir():
         damage(path, "truncated")
     before = {path: path.read_bytes() for path in cut.path.rglob("*") if path.is_file()}
@@ -103,12 +104,12 @@ def test_none_left(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
         fit(cut)
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
-    assert line.startswith("lnsgd: error: cut has no checkpoint that is whole: cut/checkpoints/last.ckpt is damaged")
+    assert line.startswith("lnsgd: error: cut has no intact checkpoint: cut/checkpoints/last.ckpt is damaged")
     assert line.endswith("move cut/checkpoints away to start over, or give another folder")
     assert {path: path.read_bytes() for path in cut.path.rglob("*") if path.is_file()} == before
 
 
-def test_one_that_is_named_is_not_replaced(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_named_checkpoint_is_not_replaced(cut: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     damage(cut.last_checkpoint, "truncated")
     before = {path: path.read_bytes() for path in cut.path.rglob("*") if path.is_file()}
     with pytest.raises(SystemExit) as ended:
@@ -127,10 +128,8 @@ def test_one_that_is_named_is_not_replaced(cut: RunFolder, capsys: pytest.Captur
         *(pytest.param("measures.parquet", how, marks=pytest.mark.slow) for how in ("zeroed", "empty")),
     ],
 )
-def test_a_damaged_table_is_not_replaced(
-    cut: RunFolder, name: str, how: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Moved away on request, the rest of the numbers follow."""
+def test_damaged_table_is_not_replaced(cut: RunFolder, name: str, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """After the table was moved away, the run continues with the other numbers."""
     table = cut.path / name
     damage(table, how)
     damaged, checkpoint = table.read_bytes(), cut.last_checkpoint.read_bytes()
@@ -139,7 +138,7 @@ def test_a_damaged_table_is_not_replaced(
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lnsgd:")]
     assert line.startswith(f"lnsgd: error: {table} cannot be read (")
-    assert "move it away, and the run goes on without what it had" in line
+    assert "move it away, and the run continues without its rows" in line
     assert table.read_bytes() == damaged
     assert cut.last_checkpoint.read_bytes() == checkpoint
     table.rename("away")
@@ -147,7 +146,7 @@ def test_a_damaged_table_is_not_replaced(
     assert torch.load(cut.last_checkpoint)["global_step"] == STEPS
 
 
-def test_what_was_not_seen_whole_is_not_kept(tmp_path: Path) -> None:
+def test_unknown_former_checkpoint_is_not_kept(tmp_path: Path) -> None:
     path, io = tmp_path / "last.ckpt", WholeCheckpointIO()
     path.write_bytes(b"damaged")
     io.save_checkpoint({"step": 1}, path)
@@ -157,7 +156,7 @@ def test_what_was_not_seen_whole_is_not_kept(tmp_path: Path) -> None:
     assert torch.load(path) == {"step": 2}
 
 
-def test_without_hard_links_the_one_before_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_former_checkpoint_is_copied_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no hard links here")
 

@@ -1,6 +1,6 @@
-"""One of several processes is killed or stopped: the others end and say which it was, and the run goes on from there.
+"""One of several processes is killed or stopped: the others end and report it, and the run can be resumed.
 
-With as many processes bit for bit; with others up to summation.
+With the same number of processes it resumes bit for bit; with another number up to the order of sums.
 """
 
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lnsgd.run_folder import RunFolder
-from lnsgd.training import train
-from tests.faults.processes import HANGS, end, start, write_config
+from lnsgd.runs.folder import RunFolder
+from lnsgd.training.cli import train
+from tests.faults.distributed_runs import HANGS, end, start, write_config
 from tests.stopped_runs import EPOCH_STEPS, STEPS, assert_same_run
 
 AUTO = ("--ckpt_path", "auto")
@@ -27,10 +27,10 @@ class Faulty:
         self.process = start(config, self.run, *options, launcher=launcher)
 
     def check_end(self, how: str, stopped: int | None = None) -> None:
-        """What must be true of its end."""
+        """Check how the run ends."""
         ended = end(self.process, self.folder, stopped)
         assert ended.code not in (0, 2)
-        (line,) = ended.said
+        (line,) = ended.lines
         assert f"the process of rank {self.fault['rank']} (of {self.fault.get('processes', 2)}) {how}" in line
         assert line.endswith(f"--run_dir {self.run} --ckpt_path auto")
         assert ended.left == []
@@ -45,8 +45,8 @@ def undisturbed(tmp_path_factory) -> RunFolder:
     return RunFolder(folder / "run")
 
 
-# Most of its time a run needs to import everything; so both at once.
-def test_the_other_process_ends_and_names_the_one_that_was_killed(tmp_path):
+# Both at once, because a run spends most of its time importing.
+def test_remaining_process_ends_and_names_the_killed_one(tmp_path):
     folders = [tmp_path / "0", tmp_path / "1"]
     for folder in folders:
         folder.mkdir()
@@ -69,24 +69,24 @@ FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault, how, stopped", FAULTS.values(), ids=FAULTS)
-def test_a_run_goes_on_bit_for_bit(tmp_path, undisturbed, fault, how, stopped):
+def test_run_resumes_bit_for_bit_after_a_fault(tmp_path, undisturbed, fault, how, stopped):
     faulty = Faulty(tmp_path, fault)
     faulty.check_end(how, stopped)
     run = faulty.run
     resumed = end(start(write_config(tmp_path / "plain.yaml"), run, *AUTO), tmp_path)
-    assert (resumed.code, resumed.said, resumed.left) == (0, [], [])
+    assert (resumed.code, resumed.lines, resumed.left) == (0, [], [])
     assert_same_run(RunFolder(run), undisturbed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_under_torchrun(tmp_path, undisturbed, rank):
+def test_run_under_torchrun_resumes_bit_for_bit(tmp_path, undisturbed, rank):
     launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--no-python")
     faulty = Faulty(tmp_path, {"step": 7, "rank": rank}, launcher=launcher)
     faulty.check_end("is gone")
     run = faulty.run
     resumed = end(start(write_config(tmp_path / "plain.yaml"), run, *AUTO, launcher=launcher), tmp_path)
-    assert (resumed.code, resumed.said, resumed.left) == (0, [], [])
+    assert (resumed.code, resumed.lines, resumed.left) == (0, [], [])
     assert_same_run(RunFolder(run), undisturbed)
 
 
@@ -97,7 +97,7 @@ DOUBLE = ("--trainer.precision", "64-true")
 
 
 def fit(folder: Path, run: Path, processes: int, *options: str) -> None:
-    """In this process, in double precision."""
+    """Train in this process, in double precision."""
     config = folder / "plain.yaml"
     if not config.exists():
         write_config(config)
@@ -113,20 +113,20 @@ def whole(tmp_path_factory) -> RunFolder:
 
 
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
-def test_another_number_of_processes(tmp_path, whole, capfd, before, after):
-    """Part of the run by some processes, the rest by others: the weights of an undisturbed run, up to summation."""
+def test_run_resumes_with_another_number_of_processes(tmp_path, whole, capfd, before, after):
+    """The weights equal those of an undisturbed run, up to the order of sums."""
     run = RunFolder(tmp_path / "run")
     fit(tmp_path, run.path, before, "--trainer.max_epochs", "1")
-    assert "going on" not in capfd.readouterr().err
-    check_goes_on(tmp_path, run, whole, capfd, before, after)
+    assert "resuming at" not in capfd.readouterr().err
+    check_resumes(tmp_path, run, whole, capfd, before, after)
 
 
-def check_goes_on(folder, run, whole, capfd, before, after):
-    """A run of some processes, which stands after its first epoch, with others: to the same weights."""
+def check_resumes(folder, run, whole, capfd, before, after):
+    """Resume a run after its first epoch with another number of processes, and compare the weights."""
     fit(folder, run.path, after, *AUTO)
-    said = capfd.readouterr().err
-    assert f"lnsgd: going on at step {EPOCH_STEPS} with {after} process" in said
-    assert f"where there were {before}:" in said
+    errors = capfd.readouterr().err
+    assert f"lnsgd: resuming at step {EPOCH_STEPS} with {after} process" in errors
+    assert f"instead of {before}:" in errors
     ours, theirs = (torch.load(folder.last_checkpoint, weights_only=False) for folder in (run, whole))
     assert ours["global_step"] == theirs["global_step"] == STEPS
     for name, value in theirs["state_dict"].items():
@@ -139,12 +139,12 @@ def check_goes_on(folder, run, whole, capfd, before, after):
 
 
 @pytest.mark.slow
-def test_of_three_processes_one_is_killed_and_others_go_on(tmp_path, whole, capfd):
-    """Neither the first, which has started it, nor the last; a batch of 20 is 7, 7 and 6 examples."""
+def test_run_of_three_processes_resumes_with_fewer(tmp_path, whole, capfd):
+    """The second of three processes is killed; a batch of 20 is divided into 7, 7 and 6 examples."""
     fault = {"step": 7, "rank": 1, "processes": 3}
     faulty = Faulty(tmp_path, fault, *DOUBLE, launcher=("tests.faults.many_cores",))
     faulty.check_end("was killed by SIGKILL")
     for after in (2, 1):
         run = RunFolder(tmp_path / f"with-{after}")
         shutil.copytree(faulty.run, run.path)
-        check_goes_on(tmp_path, run, whole, capfd, 3, after)
+        check_resumes(tmp_path, run, whole, capfd, 3, after)

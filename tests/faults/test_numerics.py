@@ -1,4 +1,4 @@
-"""A run whose numbers are NaN or infinite ends at that step, says where they come from, and spoils no checkpoint."""
+"""A run with NaN or infinite numbers ends at that step, names their origin, and saves no damaged checkpoint."""
 
 import math
 from pathlib import Path
@@ -11,22 +11,22 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from lnsgd.callbacks import FiniteGuard
-from lnsgd.checkpoints import load_run_checkpoint
 from lnsgd.cli import main
-from lnsgd.figures.claims import judge
+from lnsgd.figures.framework.claims import CONTROL, judge
 from lnsgd.measures.nonfinite import first_nonfinite, nonfinite_tensors
-from lnsgd.run_errors import DivergedError
-from lnsgd.run_folder import RunFolder
-from lnsgd.sweep.seeds import over_seeds
-from lnsgd.training import train
-from tests.faults.processes import end, start
+from lnsgd.runs.checkpoints import load_run_checkpoint
+from lnsgd.runs.errors import DivergedError
+from lnsgd.runs.folder import RunFolder
+from lnsgd.sweep.averages import over_seeds
+from lnsgd.training.cli import train
+from tests.faults.distributed_runs import end, start
 from tests.stopped_runs import CONFIG, EPOCH_STEPS, STEPS
 
 BAD = [math.nan, math.inf, -math.inf]
 
 
-class SpoilAt(Callback):
-    """Puts a NaN somewhere, once a step has been taken."""
+class InjectNaN(Callback):
+    """Sets a number to NaN after a step."""
 
     def __init__(self, step: int, what: str, from_rank: int = 0) -> None:
         self.step, self.what, self.from_rank = step, what, from_rank
@@ -56,7 +56,7 @@ def config(folder: Path, what: str | None = None, step: int = 0, from_rank: int 
     if what:
         callbacks.append(
             {
-                "class_path": "tests.faults.test_numerics.SpoilAt",
+                "class_path": "tests.faults.test_numerics.InjectNaN",
                 "init_args": {"step": step, "what": what, "from_rank": from_rank},
             }
         )
@@ -71,17 +71,17 @@ def fit(folder: Path, *options: str, **settings) -> None:
     train(["fit", "--config", config(folder, **settings), "--run_dir", str(folder / "run"), *options])
 
 
-# What is spoiled before (weight, input, activation) or in step 8 (gradient); a gradient is seen a step later.
+# Set to NaN before step 8 (weight, input, activation) or in it (gradient); a gradient is found a step later.
 NAMED = {
-    "weight": ("at step 8 (epoch 1, batch 2)", "net.layers.1.weight has 1 entry of 120 that are not finite"),
-    "input": ("at step 8 (epoch 1, batch 2)", "the inputs of the batch have 1 entry that are not finite"),
+    "weight": ("at step 8 (epoch 1, batch 2)", "net.layers.1.weight has 1 entry of 120 that is not finite"),
+    "input": ("at step 8 (epoch 1, batch 2)", "the inputs of the batch have 1 entry that is not finite"),
     "activation": ("at step 8 (epoch 1, batch 2)", "net.layers.0 (Linear) gives numbers that are not finite"),
-    "gradient": ("at step 9 (epoch 1, batch 3)", "net.layers.0.bias has 1 entry of 12 that are not finite"),
+    "gradient": ("at step 9 (epoch 1, batch 3)", "net.layers.0.bias has 1 entry of 12 that is not finite"),
 }
 
 
 @pytest.mark.parametrize("what", NAMED)
-def test_the_step_and_the_layer_are_named(tmp_path, what):
+def test_step_and_layer_are_named(tmp_path, what):
     with pytest.raises(DivergedError) as found:
         fit(tmp_path, what=what, step=7)
     where, cause = NAMED[what]
@@ -96,36 +96,36 @@ def test_the_step_and_the_layer_are_named(tmp_path, what):
     assert not run.finished.exists()
 
 
-def test_a_loss_that_overflows_by_itself(tmp_path):
-    """As it happens: a learning rate that is far too large."""
+def test_overflow_of_the_loss_is_found(tmp_path):
+    """The learning rate is far too large."""
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d, batch \d\)"):
         fit(tmp_path, "--model.loss", "SquaredLoss", "--model.optimizer.lr", "1e12")
 
 
-def test_the_command_says_one_line(tmp_path, capfd):
+def test_command_prints_one_line(tmp_path, capfd):
     options = ["--config", config(tmp_path, "weight", 7), "--run_dir", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as ended:
         main(["fit", *options])
     assert ended.value.code == 1
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lnsgd: ")]
-    assert len(said) == 1
-    assert said[0].startswith("lnsgd: error: the loss is nan at step 8")
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lnsgd: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("lnsgd: error: the loss is nan at step 8")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what, from_rank", [("weight", 0), ("input", 1)], ids=["in-all", "in-the-second"])
-def test_of_two_processes_the_first_says_it(tmp_path, what, from_rank):
+def test_first_of_two_processes_reports_it(tmp_path, what, from_rank):
     path = Path(config(tmp_path, what, 7, from_rank))
     ended = end(start(path, tmp_path / "run", "--trainer.devices", "2", "--trainer.strategy", "ddp"), tmp_path)
     assert (ended.code, ended.left) == (1, [])
-    (line,) = ended.said
+    (line,) = ended.lines
     assert line.startswith("lnsgd: error: the loss is nan at step 8")
     assert NAMED[what][1] in line
 
 
 @pytest.mark.parametrize("what", ["gradient", "momentum"])
-def test_what_the_last_step_has_spoiled_gets_into_no_checkpoint(tmp_path, what):
-    """No loss follows that would show it."""
+def test_nan_of_the_last_step_is_not_saved(tmp_path, what):
+    """No later loss would show it."""
     step = STEPS - 1 if what == "gradient" else STEPS
     with pytest.raises(DivergedError, match=f"has entries that are not finite after step {STEPS}"):
         fit(tmp_path, what=what, step=step)
@@ -134,13 +134,13 @@ def test_what_the_last_step_has_spoiled_gets_into_no_checkpoint(tmp_path, what):
     assert not nonfinite_tensors({name: saved[name] for name in ("state_dict", "optimizer_states")})
 
 
-def test_without_checkpoints_the_end_is_looked_at(tmp_path):
+def test_end_of_a_run_without_checkpoints_is_checked(tmp_path):
     with pytest.raises(DivergedError, match=f"net.layers.0.bias has entries that are not finite after step {STEPS}"):
         fit(tmp_path, "--trainer.enable_checkpointing", "false", what="gradient", step=STEPS - 1)
 
 
-def test_a_run_that_ignores_it_trains_on(tmp_path):
-    with pytest.warns(UserWarning, match="net.layers.1.weight has 1 entry .*; trained on"):
+def test_ignored_nan_does_not_stop_training(tmp_path):
+    with pytest.warns(UserWarning, match="net.layers.1.weight has 1 entry .*; training continues"):
         fit(tmp_path, what="weight", step=7, on_nonfinite="ignore")
     run = RunFolder(tmp_path / "run")
     assert run.finished.exists()
@@ -149,7 +149,7 @@ def test_a_run_that_ignores_it_trains_on(tmp_path):
     assert rows.value[rows.step > 8].isna().any()
 
 
-def test_looking_changes_nothing(tmp_path):
+def test_guard_does_not_change_training(tmp_path):
     finals = []
     for number, guard in enumerate([{}, {"every_n_steps": 1000}]):
         folder = tmp_path / str(number)
@@ -159,49 +159,51 @@ def test_looking_changes_nothing(tmp_path):
     torch.testing.assert_close(*finals, rtol=0, atol=0)
 
 
-def test_every_n_steps(tmp_path):
-    """A NaN of step 8 is seen at step 10."""
+def test_guard_checks_every_n_steps(tmp_path):
+    """A NaN of step 8 is found at step 10."""
     with pytest.raises(DivergedError, match="the loss is nan at step 10"):
         fit(tmp_path, "--trainer.max_epochs", "2", what="weight", step=7, every_n_steps=10)
 
 
-@pytest.mark.parametrize("given, said", [({"on_nonfinite": "stopp"}, "stop, ignore"), ({"every_n_steps": 0}, ">= 1")])
-def test_wrong_settings(given, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(
+    "given, message", [({"on_nonfinite": "stopp"}, "stop, ignore"), ({"every_n_steps": 0}, ">= 1")]
+)
+def test_invalid_settings_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
         FiniteGuard(**given)
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_the_second_look_leaves_everything_as_it_is(bad):
+def test_search_for_the_origin_changes_nothing(bad):
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 2))
     inputs = torch.randn(6, 3)
-    inputs[2, 1] = 1e38
-    net[4].weight.data.fill_(1e38)
+    net[4].weight.data.fill_(3e38)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
-    assert "that are not finite" in (first_nonfinite(net, inputs * 10) or "")
+    assert first_nonfinite(net, inputs) == "4 (Linear) gives numbers that are not finite"
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
     net[1].running_var[0] = bad
-    assert first_nonfinite(net, inputs) == "1.running_var has 1 entry of 4 that are not finite"
+    assert first_nonfinite(net, inputs) == "1.running_var has 1 entry of 4 that is not finite"
 
 
-def test_finite_numbers_whose_sum_overflows_are_finite():
+def test_finite_numbers_with_infinite_sum_are_finite():
     large = torch.full((4,), 3e38)
     assert nonfinite_tensors({"w": large, "steps": torch.tensor(3), "deep": [{"h": large.half()}]}) == {"deep.0.h": 4}
 
 
-# -- what is made of runs that have diverged
+# -- results of diverged runs
 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("bounds", [{"low": 0.0}, {"high": 0.0}, {"low": -1.0, "high": 9.0}, {}])
-def test_no_claim_holds_for_it(bad, bounds):
-    assert not judge("c", source="s", paper="p", measured=[1.0, bad, 2.0], **bounds).holds
+def test_no_claim_holds_for_nan(bad, bounds):
+    assert not judge("c", "c", CONTROL, source="s", measured=[1.0, bad, 2.0], **bounds).holds
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_mean_over_seeds_is_that_of_all_trained_networks(bad):
+def test_mean_over_seeds_includes_all_trained_networks(bad):
     rows = {"cell": list("abc"), "seed": [0, 1, 2], "status": ["done", "done", "diverged"]}
     empty = dict.fromkeys(("reason", "steps", "epochs", "seconds", "device", "lnsgd", "torch", "attempts", "job"))
     table = pd.DataFrame({**rows, **empty, "loss": [1.0, 3.0, bad], "trace": [1.0, bad, 5.0]})

@@ -1,4 +1,4 @@
-"""A figure that trains for a moment, and hand-made run folders."""
+"""Figures that train for a few steps or compute little, and handmade run folders."""
 
 import io
 import json
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lnsgd.figures.claims import Claim, judge
-from lnsgd.figures.figure import Figure, Runs, Scale
-from lnsgd.figures.results import measured
-from lnsgd.figures.runner import run_figure
-from lnsgd.run_folder import RunFolder
+from lnsgd.figures.framework.claims import CONTROL, Claim, judge
+from lnsgd.figures.framework.figure import Figure, Runs, Scale
+from lnsgd.figures.framework.results import measured
+from lnsgd.figures.framework.runner import run_figure
+from lnsgd.figures.framework.statements import Statement
+from lnsgd.runs.folder import RunFolder
 
 # Two epochs of 24 steps.
 CONFIG = """\
@@ -36,22 +38,24 @@ trainer:
     - {class_path: lnsgd.callbacks.ActiveNeurons, init_args: {every_n_steps: 12, splits: [train]}}
 """
 
+STATEMENT = Statement("smith/some", "Smith", "Fig. 0", "some neurons fire")
+
 ARMS = {"p = 0": ["--model.label_noise.p", "0"], "p = 0.5": ["--model.label_noise.p", "0.5"]}
 FOLDERS = ["p_0", "p_0.5"]
 STEPS = [0, 12, 24, 36, 48]
 
 
 def claims(runs: Runs) -> list[Claim]:
-    """One that holds and one that does not, whatever was trained."""
+    """Judge a claim that holds and one that does not, for any runs."""
     active = measured(runs["p = 0"], "active_count", "train").last.tolist()
     return [
-        judge("some fire", source="Fig. 0", paper="some", measured=active, low=0.01),
-        judge("none fires", source="Fig. 0", paper=0.0, measured=active, high=0.0),
+        judge("some", "some fire", STATEMENT, paper="some", measured=np.add(100, active), low=0.01),
+        judge("none", "none fires", CONTROL, source="Fig. 0", paper=0.0, measured=np.add(100, active), high=0.0),
     ]
 
 
 def figure(folder: Path, **changes: Any) -> Figure:
-    """The figure, with its config in a folder of the test."""
+    """Make the figure, with its config in a folder of the test."""
     config = folder / "tiny.yaml"
     config.write_text(CONFIG)
     settings = {
@@ -72,19 +76,19 @@ def figure(folder: Path, **changes: Any) -> Figure:
 
 
 def figure_seed_by_seed(folder: Path, **changes: Any) -> Figure:
-    """The same, every seed a run of its own."""
+    """Make the figure with a separate run for each seed."""
     made = figure(folder, replicated=False, **changes)
     made.config_path("p = 0").write_text(CONFIG.replace("replicas: {seeds: 1}\n", ""))
     return made
 
 
 def run(figure: Figure, out: Path, scale: str = "ci", seeds: int = 2) -> dict[str, RunFolder]:
-    """`run_figure`, silent."""
+    """Call `run_figure` without output."""
     return run_figure(figure, scale, seeds, out, Console(file=io.StringIO()))
 
 
 def computed_figure(**changes: Any) -> Figure:
-    """A figure that trains nothing: the squares of three numbers that depend on the seed."""
+    """Make a figure that is computed: the squares of three numbers that depend on the seed."""
     settings = {
         "name": "computed",
         "title": "Squares",
@@ -92,7 +96,9 @@ def computed_figure(**changes: Any) -> Figure:
         "compute": lambda seed: pd.DataFrame({"x": range(3), "square": [(seed + x) ** 2 for x in range(3)]}),
         "claims": lambda runs: [
             judge(
+                "sum",
                 "squares (sum)",
+                CONTROL,
                 source="Fig. 0",
                 paper=5.0,
                 measured=pd.read_parquet(runs["computed"].measures).groupby("seed")["square"].sum().tolist(),
@@ -110,14 +116,14 @@ def hand_made_run(
     seconds: float = 1.5,
     steps: int = 100,
 ) -> RunFolder:
-    """A run folder with the files that figures read.
+    """Write a run folder with the files that figures read.
 
     Args:
-        folder: Where.
+        folder: The run's folder.
         rows: Step, replica, split, measure, layer and value of each measurement.
-        diverged_at: Of each replica; it says how many there are.
-        seconds: How long it took.
-        steps: How many there were.
+        diverged_at: Step at which each replica diverged, or ``None``; one entry per replica.
+        seconds: Duration of the run.
+        steps: Number of steps.
     """
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +139,7 @@ def hand_made_run(
 
 
 def swept_figure(folder: Path, **changes: Any) -> Figure:
-    """A figure whose only arm is a sweep over widths and sample sizes."""
+    """Make a figure whose only arm is a sweep over widths and sample sizes."""
     config = folder / "swept.yaml"
     config.write_text(CONFIG.replace("replicas: {seeds: 1}\n", "").replace("max_epochs: 2", "max_steps: 20"))
     scales = {

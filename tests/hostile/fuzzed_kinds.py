@@ -1,4 +1,4 @@
-"""What is fuzzed: for each kind of file, valid ones, how it is read, and what must come of it."""
+"""The kinds of files that are fuzzed: valid files of each kind, how they are read, and checks of the result."""
 
 import io
 import json
@@ -17,20 +17,24 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lnsgd.analysis import weights
-from lnsgd.analysis.run_config import Configured, read_config
-from lnsgd.checkpoints import load_run_checkpoint
 from lnsgd.data.cifar10 import PIXELS, read_binary, read_python
 from lnsgd.data.mnist import read_idx
+from lnsgd.records.claims import ClaimsRecord, read_claims
+from lnsgd.records.jobs import JobSpec
+from lnsgd.records.provenance import Provenance, read_provenance
+from lnsgd.records.variants import VariantsRecord, read_variants
 from lnsgd.report.content import Section
-from lnsgd.report.figure_section import read_claims
-from lnsgd.report.run_section import read_ended, read_run
-from lnsgd.run_folder import RunFolder
-from lnsgd.sweep.folder import JobSpec, SweepFolder
+from lnsgd.report.run_section import read_run
+from lnsgd.runs.checkpoints import load_run_checkpoint
+from lnsgd.runs.folder import RunFolder
+from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import Sweep, read_sweep
-from lnsgd.training import check_config_files
+from lnsgd.training.cli import check_config_files
+from lnsgd.training.run_config import RunConfig, read_run_config
 from lnsgd.untrusted.tables import read_parquet
 from tests.data.cifar_files import python2_pickle
 from tests.hostile import hostile_files as hostile
+from tests.small_config import mlp, small_config
 
 STATE = {"net.weight": torch.arange(12.0).reshape(3, 4), "net.bias": torch.ones(3, dtype=torch.float64)}
 RUN = {"state_dict": STATE, "epoch": 1, "global_step": 7, "loops": {"a": [1, 2.5, None, (3, "x")]}}
@@ -38,28 +42,35 @@ ARCHIVE = hostile.saved(RUN)
 LEGACY = hostile.saved(RUN, _use_new_zipfile_serialization=False)
 IMAGES = np.arange(2 * PIXELS, dtype=np.uint64).astype(np.uint8).reshape(2, PIXELS)
 
-CONFIG = {
-    "seed_everything": 0,
-    "model": {
-        "class_path": "lnsgd.modules.Classifier",
-        "init_args": {
-            "net": {"class_path": "lnsgd.models.MLP", "init_args": {"widths": [784, 6, 10]}},
-            "loss": {"class_path": "lnsgd.losses.LogisticLoss"},
-            "label_noise": {"class_path": "lnsgd.label_noise.UniformNoise", "init_args": {"p": 0.1}},
-        },
-    },
-    "data": {"class_path": "lnsgd.data.MNIST", "init_args": {"source": "sample", "subset": 50}},
-    "trainer": {"max_epochs": 1},
-}
+CONFIG = small_config(model={"net": mlp(784, 6, 10)}, data={"subset": 50}, seed_everything=0)
 SWEEP = "base: base.yaml\noptions: {a: 1}\ngrid:\n  p: [0.0, 0.1]\n  q: [x, y]\nseeds: 3\nwandb: {group: g}\n"
 CLAIM = {
     **{"claim": "c", "source": "Fig. 1", "paper": 0.1, "measured": 0.2, "std": None, "n": 2},
     **{"low": 0.0, "high": None, "holds": True},
 }
+JUDGED = {
+    **{name: value for name, value in CLAIM.items() if name != "holds"},
+    **{"kind": "paper", "statistic": "mean", "interval": [0.1, 0.3], "verdict": "holds"},
+    **{"id": "c", "statement": "smith/c", "quote": "it falls", "why": ""},
+}
+VARIANTS = {
+    **{
+        "version": 1,
+        "command": "lnsgd",
+        "figure": "tiny",
+        "title": "t",
+        "scale": "ci",
+        "seeds": 2,
+        "budget_minutes": 30.0,
+    },
+    "readings": [{"name": "own", "about": "a", "seconds": 1.5, "claims": [JUDGED]}],
+    "left_out": ["fast"],
+}
 ENDED = {
     **{"steps": 10, "epochs": 1, "seconds": 2.5, "device": "cpu", "threads": 1, "stopped_by": "limit"},
     **{"versions": {"lnsgd": "0.1.0"}, "ended": "2026-01-01T00:00:00+00:00"},
 }
+MADE = {"figure": "f", "title": "t", "scale": "ci", "seeds": 2, "provenance": ENDED}
 JOB = {
     **{"name": "a", "cells": [["c", {"p": 0.1}]], "configs": {"x": "y"}, "arguments": []},
     **{"replicated": True, "reason": "r"},
@@ -85,10 +96,10 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        valid: Content of files that are read.
+        valid: Content of valid files.
         read: Reads a file.
-        good: Whether what came of it is of the right types.
-        packed: Puts what is mutated, a part of a file, into the whole, with lengths and checksums right.
+        good: Checks that the result has the right types.
+        packed: Puts the mutated part into a whole file with correct lengths and checksums.
     """
 
     valid: Sequence[bytes]
@@ -117,15 +128,15 @@ KINDS: dict[str, Kind] = {
     "archive": Kind([ARCHIVE], load_run_checkpoint, lambda found: _tensors(found["state_dict"])),
     "pickle-in-archive": Kind(
         [hostile.pickled_within(ARCHIVE), *map(hostile.pickle_of, hostile.BOMBS.values())],
-        lambda path: weights.read(path).tensors,
+        lambda path: weights.read_weights(path).trained,
         _tensors,
         lambda content: hostile.repacked(ARCHIVE, {"data.pkl": content}),
     ),
     "legacy": Kind([LEGACY], load_run_checkpoint, lambda found: _tensors(found["state_dict"])),
-    "safetensors": Kind([save(STATE)], lambda path: weights.read(path).tensors, _tensors),
+    "safetensors": Kind([save(STATE)], lambda path: weights.read_weights(path).trained, _tensors),
     "safetensors-header": Kind(
         [save(STATE)[8:-72]],
-        lambda path: weights.read(path).tensors,
+        lambda path: weights.read_weights(path).trained,
         _tensors,
         lambda content: hostile.safetensors(content, save(STATE)[-72:]),
     ),
@@ -143,19 +154,28 @@ KINDS: dict[str, Kind] = {
     "config": Kind([yaml.safe_dump(CONFIG).encode()], _config, lambda found: found is None),
     "config-of-a-run": Kind(
         [yaml.safe_dump(CONFIG).encode()],
-        lambda path: read_config(RunFolder(path.parent)),
-        lambda found: isinstance(found, Configured),
+        lambda path: read_run_config(RunFolder(path.parent)),
+        lambda found: isinstance(found, RunConfig),
     ),
     "sweep": Kind([SWEEP.encode()], read_sweep, lambda found: isinstance(found, Sweep)),
     "job": Kind([json.dumps(JOB).encode()], _job, lambda found: isinstance(found, JobSpec)),
-    "claims": Kind([json.dumps([CLAIM, CLAIM]).encode()], read_claims, lambda found: isinstance(found, list)),
-    "finished": Kind([json.dumps(ENDED).encode()], read_ended, lambda found: isinstance(found, dict)),
+    "claims": Kind(
+        [
+            json.dumps([CLAIM, CLAIM]).encode(),
+            json.dumps({"version": 2, "claims": [CLAIM], **MADE}).encode(),
+            json.dumps({"version": 3, "claims": [JUDGED], **MADE}).encode(),
+        ],
+        read_claims,
+        lambda found: isinstance(found, ClaimsRecord),
+    ),
+    "variants": Kind([json.dumps(VARIANTS).encode()], read_variants, lambda found: isinstance(found, VariantsRecord)),
+    "finished": Kind([json.dumps(ENDED).encode()], read_provenance, lambda found: isinstance(found, Provenance)),
     "table": Kind([TABLE], read_parquet, lambda found: isinstance(found, pd.DataFrame)),
     "run-with-metrics": Kind([METRICS], lambda path: read_run(path.parent), lambda found: isinstance(found, Section)),
     "run-with-measures": Kind([TABLE], lambda path: read_run(path.parent), lambda found: isinstance(found, Section)),
 }
 
-# What files are called, where that counts.
+# Names of the files, if they matter.
 FILES = {
     "safetensors": "x.safetensors",
     "safetensors-header": "x.safetensors",
@@ -165,7 +185,7 @@ FILES = {
     "run-with-measures": "measures.parquet",
 }
 
-# What a run has beside the fuzzed file.
+# The other files of a run.
 RUN_FILES = {
     "finished.json": json.dumps(ENDED).encode(),
     "metrics.csv": METRICS,

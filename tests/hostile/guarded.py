@@ -1,4 +1,4 @@
-"""Watches what Python does while a file is read: it must do nothing but read."""
+"""Watch Python while a file is read: it must do nothing except reading."""
 
 import resource
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# More memory than was taken before, and seconds of computing, that reading any file may take.
+# The most additional memory, and the most seconds of computing, for reading a file.
 MEMORY, SECONDS = 1 << 30, 2
 
 _RUNS = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "webbrowser.open")
@@ -35,15 +35,15 @@ def _is_foreign(module: str) -> bool:
     return top not in sys.stdlib_module_names and top not in _known_packages
 
 
-# Arrow looks for this one again and again, and does without.
+# Arrow looks for this package repeatedly, but does not need it.
 _known_packages = {"substrait"}
 sys.addaudithook(_hook)
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Fails where what is done here runs a program, writes, connects, imports a package that was not in memory, takes
-    more than 2 seconds of computing, or more than a gigabyte."""
+    """Fail if the code in this context runs a program, writes, opens a connection, imports a new package, or takes
+    more than 2 seconds of computing or more than a gigabyte."""
     global _watching
     _known_packages.update(name.partition(".")[0] for name in sys.modules)
     _seen.clear()
@@ -67,7 +67,7 @@ def _address_space() -> int:
 
 
 class TooLong(BaseException):
-    """No ``except Exception`` keeps it."""
+    """Not caught by ``except Exception``."""
 
 
 def _too_long(*_: object) -> None:

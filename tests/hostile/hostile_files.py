@@ -1,4 +1,4 @@
-"""Files as somebody writes them who means harm, byte by byte."""
+"""Hostile files, made byte by byte."""
 
 import io
 import struct
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-# Runs a command where a pickle is read as usual.
+# Runs a command if a pickle is read in the usual way.
 TOUCH = "touch ran"
 
 
 def saved(content: object, **options: object) -> bytes:
-    """What ``torch.save`` writes."""
+    """Return the bytes that ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(content, file, **options)
     return file.getvalue()
@@ -43,28 +43,28 @@ def repacked(
 
 
 def pickled_within(archive: bytes) -> bytes:
-    """The pickle in an archive of torch."""
+    """Return the pickle in an archive of torch."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         return opened.read(next(name for name in opened.namelist() if name.endswith("/data.pkl")))
 
 
 def call(module: str, name: str, *arguments: bytes) -> bytes:
-    """Instructions of a pickle that call a function."""
+    """Return instructions of a pickle that call a function."""
     return f"c{module}\n{name}\n(".encode() + b"".join(arguments) + b"tR"
 
 
 def text(value: str) -> bytes:
-    """Instructions of a pickle for a text."""
+    """Return instructions of a pickle for a text."""
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
 
 
 def integer(value: int) -> bytes:
-    """Instructions of a pickle for an integer below 2⁶⁴."""
+    """Return instructions of a pickle for an integer below 2⁶⁴."""
     return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
 
 
 def tower(levels: int) -> bytes:
-    """Instructions of a pickle for a tuple of 2 ** levels parts, by references: as a key it is hashed for ever."""
+    """Return instructions for a tuple of 2 ** levels parts by references; hashing it as a key takes forever."""
     return (
         b"K\x00q\x00"
         + b"".join(b"h%c" % level * 2 + b"\x86q%c0" % (level + 1) for level in range(levels))
@@ -73,12 +73,12 @@ def tower(levels: int) -> bytes:
 
 
 def pickle_of(*instructions: bytes) -> bytes:
-    """A pickle of these instructions."""
+    """Make a pickle of instructions."""
     return b"\x80\x02" + b"".join(instructions) + b"."
 
 
 def safetensors(header: bytes | str, data: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file with any header."""
+    """Make a safetensors file with any header."""
     header = header.encode() if isinstance(header, str) else header
     return struct.pack("<Q", len(header) if length is None else length) + header + data
 

@@ -1,4 +1,4 @@
-"""Mutated and random files: each is read to the right types or refused in one line that names it, and nothing else."""
+"""Mutated and random files are either read to the right types or refused in one line that names them."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.hostile.fuzzed_kinds import FILES, KINDS, RUN_FILES, Kind
 from tests.hostile.guarded import guarded
 
-# Cases of each kind: 17 kinds make some 300 and 10,200.
+# Cases of each kind; the 17 kinds have about 300 and 10,200 in total.
 FAST, SLOW = 18, 650
 
 
@@ -46,7 +46,7 @@ _WORDS = [
 
 @st.composite
 def mutated(draw: st.DrawFn, kind: Kind) -> bytes:
-    """A valid file after some mutations, or any bytes."""
+    """Draw a valid file with some mutations, or any bytes."""
     content = bytearray(draw(st.sampled_from([*kind.valid, b""])))
     if not content:
         return draw(st.binary(max_size=200))
@@ -76,14 +76,14 @@ def mutated(draw: st.DrawFn, kind: Kind) -> bytes:
 
 
 def fuzz(name: str, folder: Path, cases: int) -> Counter[str]:
-    """Reads so many mutated files; counts those that were read and refused."""
+    """Read a number of mutated files, and count those that were read and refused."""
     kind, counts = KINDS[name], Counter()
     path = folder / FILES.get(name, "x.ckpt")
     path.parent.mkdir(exist_ok=True)
     (folder / "base.yaml").write_text("a: 1\n")
     for file, content in RUN_FILES.items() if name.startswith("run-") else ():
         (folder / file).write_bytes(content)
-    for content in kind.valid[:1]:  # what is imported when it is first needed, is not imported by a fuzzed file
+    for content in kind.valid[:1]:  # imports at first use must happen before a fuzzed file is read
         path.write_bytes(kind.packed(content))
         assert kind.good(kind.read(path))
     path.write_bytes(b"\x80damaged")
@@ -114,23 +114,23 @@ def fuzz(name: str, folder: Path, cases: int) -> Counter[str]:
     return counts
 
 
-def say(name: str, counts: Counter[str], capsys: pytest.CaptureFixture[str]) -> None:
+def print_counts(name: str, counts: Counter[str], capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\nfuzzed {name}: {counts.total()} cases, {counts['read']} read, {counts['refused']} refused")
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_some_files(name, tmp_path, monkeypatch, capsys):
+def test_some_fuzzed_files_are_read_or_refused(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     counts = fuzz(name, tmp_path, FAST)
-    say(name, counts, capsys)
+    print_counts(name, counts, capsys)
     assert counts.total() >= FAST
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_many_files(name, tmp_path, monkeypatch, capsys):
+def test_many_fuzzed_files_are_read_or_refused(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     counts = fuzz(name, tmp_path, SLOW)
-    say(name, counts, capsys)
+    print_counts(name, counts, capsys)
     assert counts.total() >= SLOW

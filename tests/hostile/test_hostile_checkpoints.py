@@ -1,4 +1,4 @@
-"""Checkpoints and state dicts of strangers, and damaged ones: refused in one line, and nothing is run."""
+"""Hostile and damaged checkpoints are refused in one line, and no code from them is executed."""
 
 import io
 import json
@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from lnsgd.checkpoints import WholeCheckpointIO, load_run_checkpoint
 from lnsgd.cli import main
+from lnsgd.runs.checkpoints import WholeCheckpointIO, load_run_checkpoint
 from lnsgd.untrusted.checkpoint import load_checkpoint, load_safetensors, save_safetensors
 from tests.hostile import hostile_files as hostile
 from tests.hostile.guarded import guarded
@@ -23,7 +23,7 @@ LEGACY = hostile.saved(RUN, _use_new_zipfile_serialization=False)
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch):
-    """Reads content that must be refused in a folder where it must leave nothing; returns the line."""
+    """Return a function that reads content, which must be refused and leave no files, and returns the message."""
     monkeypatch.chdir(tmp_path)
 
     def read(content: bytes, name: str = "x.ckpt") -> str:
@@ -47,7 +47,7 @@ def same(found, expected=STATE):
 
 
 @pytest.mark.parametrize("content", [GOOD, LEGACY], ids=["zip", "legacy"])
-def test_what_torch_wrote_is_read(tmp_path, content):
+def test_file_of_torch_is_read(tmp_path, content):
     (tmp_path / "x.ckpt").write_bytes(content)
     with guarded():
         same(load_checkpoint(tmp_path / "x.ckpt")["state_dict"])
@@ -55,7 +55,7 @@ def test_what_torch_wrote_is_read(tmp_path, content):
 
 @pytest.mark.parametrize("name", hostile.BOMBS)
 @pytest.mark.parametrize("packing", ["zip", "legacy", "plain"])
-def test_a_pickle_that_calls_anything_is_refused(refused, packing, name):
+def test_pickle_that_calls_a_function_is_refused(refused, packing, name):
     bomb = hostile.pickle_of(hostile.BOMBS[name])
     if packing == "zip":
         line = refused(hostile.repacked(GOOD, {"data.pkl": bomb}))
@@ -63,21 +63,21 @@ def test_a_pickle_that_calls_anything_is_refused(refused, packing, name):
         start = LEGACY[: LEGACY.index(b".") + 1] if packing == "legacy" else b""
         line = refused(start + bomb + LEGACY)
     assert "asks for" in line
-    assert "is not run" in line
+    assert "is not executed" in line
 
 
-def test_a_pickle_beside_that_of_torch_is_not_looked_at(tmp_path):
+def test_other_pickle_in_the_archive_is_not_read(tmp_path):
     bomb = hostile.pickle_of(hostile.BOMBS["os.system"])
     (tmp_path / "x.ckpt").write_bytes(hostile.repacked(GOOD, more={"archive/other.pkl": bomb}))
     with guarded():
         same(load_checkpoint(tmp_path / "x.ckpt")["state_dict"])
 
 
-def test_a_second_pickle_of_torch_is_refused(refused):
+def test_second_main_pickle_is_refused(refused):
     assert "torch.save did not write" in refused(hostile.repacked(GOOD, more={"other/data.pkl": b"N."}))
 
 
-def test_the_trainer_reads_checkpoints_in_this_way_too(tmp_path):
+def test_trainer_reads_checkpoints_without_code(tmp_path):
     path = tmp_path / "x.ckpt"
     path.write_bytes(GOOD)
     same(WholeCheckpointIO().load_checkpoint(path, weights_only=False)["state_dict"])
@@ -92,7 +92,7 @@ THOUSAND = b"M\xe8\x03"
 
 
 def bomb_of_zeros(entry: str, megabytes: int, change: bytes) -> bytes:
-    """An archive that is a thousandth of what it unpacks to."""
+    """Make an archive that is a thousandth of its unpacked size."""
     file = io.BytesIO()
     old = zipfile.ZipFile(io.BytesIO(TENSOR_OF_1000))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
@@ -107,7 +107,7 @@ def bomb_of_zeros(entry: str, megabytes: int, change: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("entry", ["data/0", "data.pkl"])
-def test_a_zip_bomb_is_not_unpacked(refused, entry):
+def test_zip_bomb_is_not_unpacked(refused, entry):
     declared = PICKLE_OF_1000.replace(THOUSAND, b"J" + struct.pack("<i", 64 << 18))
     content = bomb_of_zeros(entry, 64, declared)
     assert len(content) < 1 << 20
@@ -115,7 +115,7 @@ def test_a_zip_bomb_is_not_unpacked(refused, entry):
 
 
 def size_declared(size: int) -> bytes:
-    """An archive whose central directory says that the weights are larger than they are."""
+    """Make an archive whose central directory claims that the weights are larger than they are."""
     end = TENSOR_OF_1000.rindex(b"PK\x01\x02", 0, TENSOR_OF_1000.index(b"data/0", TENSOR_OF_1000.index(b"PK\x01\x02")))
     content = bytearray(TENSOR_OF_1000)
     content[end + 20 : end + 28] = struct.pack("<II", size, size)
@@ -123,7 +123,7 @@ def size_declared(size: int) -> bytes:
 
 
 LARGER = {
-    "stride-0": (hostile.saved({"w": torch.ones(1).expand(10**12)}), "larger than what is saved"),
+    "stride-0": (hostile.saved({"w": torch.ones(1).expand(10**12)}), "larger than its saved values"),
     "shape": (
         # The shape alone: the second of the two numbers in the pickle.
         hostile.repacked(
@@ -139,11 +139,11 @@ LARGER = {
     "directory": (size_declared(0x7FFFFFFF), "larger than it is"),
     "key-of-a-tower": (
         hostile.repacked(GOOD, {"data.pkl": hostile.pickle_of(b"}", hostile.tower(60), b"K\x01s")}),
-        "tuple of more than",
+        "tuple with more than",
     ),
     "deep-key": (
         hostile.repacked(GOOD, {"data.pkl": hostile.pickle_of(b"}", b"K\x00" + b"\x85" * 10**6, b"K\x01s")}),
-        "tuple of more than",
+        "tuple with more than",
     ),
     "lists-of-lists": (
         hostile.repacked(
@@ -160,19 +160,19 @@ LARGER = {
 
 
 @pytest.mark.parametrize("name", LARGER)
-def test_what_would_grow_in_memory_is_refused(refused, name):
-    content, says = LARGER[name]
-    assert says in refused(content)
+def test_content_that_grows_in_memory_is_refused(refused, name):
+    content, reason = LARGER[name]
+    assert reason in refused(content)
 
 
 @pytest.mark.parametrize("content", [GOOD, LEGACY, TENSOR_OF_1000], ids=["zip", "legacy", "small"])
-def test_cut_anywhere(refused, content):
+def test_checkpoint_cut_short_is_refused(refused, content):
     for length in [*range(0, len(content), 61), *range(len(content) - 70, len(content))]:
         assert "damaged" in refused(content[:length])
 
 
-def test_a_flipped_bit_in_the_weights_is_found(tmp_path, refused):
-    """Torch reads past it: the checksums are in the archive, and are looked at here."""
+def test_flipped_bit_in_the_weights_is_found(tmp_path, refused):
+    """Torch ignores the checksums of the archive, and lnsgd checks them."""
     at = GOOD.index(STATE["net.weight"].numpy().tobytes())
     for offset in (0, 1001, 2399):
         flipped = bytearray(GOOD)
@@ -183,34 +183,37 @@ def test_a_flipped_bit_in_the_weights_is_found(tmp_path, refused):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "missing"])
-def test_what_is_no_file(tmp_path, kind):
+def test_path_that_is_not_a_file_is_refused(tmp_path, kind):
     import os
 
     path = tmp_path / "x.ckpt"
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
-        os.mkfifo(path)  # to open it would wait for ever
+        os.mkfifo(path)  # opening it would wait forever
     elif kind == "device":
         path.symlink_to("/dev/zero")
     for load in (load_checkpoint, load_safetensors):
-        with pytest.raises(ValueError, match="no such file" if kind == "missing" else "no ordinary file"), guarded():
+        with (
+            pytest.raises(ValueError, match="does not exist" if kind == "missing" else "not an ordinary file"),
+            guarded(),
+        ):
             load(path)
 
 
-NO_RUNS = {
+NOT_OF_RUNS = {
     "list": [1],
-    "no-state": {"epoch": 1},
-    "no-tensors": {"state_dict": {"w": 1}},
+    "without-state": {"epoch": 1},
+    "without-tensors": {"state_dict": {"w": 1}},
     "tensor": torch.ones(2),
 }
 
 
-@pytest.mark.parametrize("content", NO_RUNS.values(), ids=NO_RUNS)
-def test_a_file_of_torch_that_is_no_checkpoint(tmp_path, content):
+@pytest.mark.parametrize("content", NOT_OF_RUNS.values(), ids=NOT_OF_RUNS)
+def test_file_of_torch_that_is_not_a_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "x.ckpt"
     torch.save(content, path)
-    with pytest.raises(ValueError, match="no checkpoint of a run"):
+    with pytest.raises(ValueError, match="not a checkpoint of a run"):
         load_run_checkpoint(path)
 
 
@@ -222,8 +225,8 @@ HEADERS = {
     "length-absurd": hostile.safetensors("{}", length=1 << 62),
     "length-beyond": hostile.safetensors("{}", length=3),
     "length-of-a-gigabyte": hostile.safetensors("{}", bytes(64), length=1 << 30),
-    "no-json": hostile.safetensors("{"),
-    "no-utf8": hostile.safetensors(b"\xff\xff"),
+    "not-json": hostile.safetensors("{"),
+    "not-utf8": hostile.safetensors(b"\xff\xff"),
     "array": hostile.safetensors("[]"),
     "deep": hostile.safetensors("[" * 100_000),
     "overlap": hostile.safetensors(json.dumps({"a": tensor(), "b": tensor(offsets=(4, 12))}), bytes(12)),
@@ -242,17 +245,17 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", [name for name in HEADERS if name not in ("twice", "dtype-f4")])
-def test_a_safetensors_header_that_lies(refused, name):
-    assert "damaged or no safetensors file" in refused(HEADERS[name], "x.safetensors")
+def test_false_safetensors_header_is_refused(refused, name):
+    assert "damaged or not a safetensors file" in refused(HEADERS[name], "x.safetensors")
 
 
-def test_safetensors_cut_anywhere(refused):
+def test_safetensors_file_cut_short_is_refused(refused):
     content = save({name: value.clone() for name, value in STATE.items()})
     for length in [*range(0, 200), *range(200, len(content), 97)]:
         refused(content[:length], "x.safetensors")
 
 
-def test_a_name_sends_no_commands_to_the_terminal(tmp_path, monkeypatch, capsys):
+def test_names_send_no_commands_to_the_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.save({"\x1b[2Jevil\r\n": 1}, "x\x1b[31m.pt")
     with pytest.raises(SystemExit) as ended:
@@ -263,8 +266,8 @@ def test_a_name_sends_no_commands_to_the_terminal(tmp_path, monkeypatch, capsys)
     assert "evil" in line
 
 
-def test_a_flipped_bit_in_tensors_of_lnsgd_is_found(tmp_path, refused):
-    """The format has no checksum of its own."""
+def test_flipped_bit_in_safetensors_of_lnsgd_is_found(tmp_path, refused):
+    """The format itself has no checksum."""
     save_safetensors(STATE, tmp_path / "x.safetensors")
     same(load_safetensors(tmp_path / "x.safetensors"))
     content = (tmp_path / "x.safetensors").read_bytes()
@@ -275,7 +278,7 @@ def test_a_flipped_bit_in_tensors_of_lnsgd_is_found(tmp_path, refused):
         assert "checksum" in refused(bytes(flipped), "x.safetensors")
 
 
-def test_a_tensor_named_as_a_path_is_only_a_name(tmp_path):
+def test_tensor_named_like_a_path_writes_no_file(tmp_path):
     path = tmp_path / "in" / "x.ckpt"
     path.parent.mkdir()
     torch.save({"../../evil": torch.ones(2), "/evil": torch.ones(1)}, path)

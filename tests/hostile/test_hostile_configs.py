@@ -1,4 +1,4 @@
-"""Configs and sweeps of strangers: plain values of a bounded size, and no class of a package that nobody trusts."""
+"""Untrusted configs and sweeps: only plain values of a limited size, and no class of an untrusted package."""
 
 import sys
 from pathlib import Path
@@ -7,27 +7,28 @@ import pytest
 import torch
 import yaml
 
-from lnsgd.analysis.run_config import read_config
 from lnsgd.cli import main
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
 from lnsgd.sweep.grid import read_sweep
-from lnsgd.training import check_config_files
+from lnsgd.training.cli import check_config_files
+from lnsgd.training.run_config import read_run_config
 from lnsgd.untrusted.class_paths import ALLOWED
 from lnsgd.untrusted.texts import load_json, load_yaml
 from tests.hostile.guarded import guarded
+from tests.small_config import mlp, small_config
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n" for before, name in zip("abcdefghi", "bcdefghij")
 )
 
 TEXTS: dict[str, tuple[bytes, str]] = {
-    "laughs": (LAUGHS.encode(), "aliases written out"),
+    "laughs": (LAUGHS.encode(), "aliases expanded"),
     "merged-laughs": (
         b"m0: &m0 {k: v}\n"
         + b"".join(b"m%d: &m%d {<<: [%s]}\n" % (i + 1, i + 1, b"*m%d, " % i * 99) for i in range(3)),
-        "aliases written out",
+        "aliases expanded",
     ),
-    "in-itself": (b"a: &a [*a]\n", "holds itself"),
+    "in-itself": (b"a: &a [*a]\n", "contains itself"),
     "python-object": (b"a: !!python/object/apply:os.system ['touch ran']\n", "could not determine a constructor"),
     "python-name": (b"a: !!python/name:os.system\n", "could not determine a constructor"),
     "python-module": (b"!!python/module:os\n", "could not determine a constructor"),
@@ -45,17 +46,17 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "unhashable": (b"{[1]: 2}\n", "unhashable"),
     "two-documents": (b"a: 1\n---\nb: 2\n", "single document"),
     "large": (b"#" * (3 << 20), "at most"),
-    "no-yaml": (b"a: [\n", "expected"),
+    "not-yaml": (b"a: [\n", "expected"),
 }
 
-# Read by PyYAML without a word.
+# Accepted by PyYAML.
 _HARMLESS_TO_PYYAML = ("twice", "twice-within", "large", "merged-laughs", "laughs", "in-itself")
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_text_that_is_refused(tmp_path, monkeypatch, name):
+def test_hostile_yaml_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    content, says = TEXTS[name]
+    content, reason = TEXTS[name]
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
     run = RunFolder(tmp_path)
@@ -64,16 +65,16 @@ def test_a_text_that_is_refused(tmp_path, monkeypatch, name):
         lambda: load_yaml(path),
         lambda: check_config_files(["--config", str(path)]),
         lambda: read_sweep(path),
-        lambda: read_config(run),
+        lambda: read_run_config(run),
     ):
         with pytest.raises(ValueError) as raised, guarded():
             read()
         (line,) = str(raised.value).splitlines()
-        assert says in line
+        assert reason in line
     assert {file.name for file in tmp_path.iterdir()} == {"x.yaml", "config.yaml"}
 
 
-def test_the_command_says_it_in_one_line(tmp_path, monkeypatch, capsys):
+def test_command_reports_a_hostile_config_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_bytes(LAUGHS.encode())
     for args in (["fit", "--config", "x.yaml"], ["sweep", "x.yaml"], ["sweep", "x.yaml", "--dry-run"]):
@@ -85,12 +86,12 @@ def test_the_command_says_it_in_one_line(tmp_path, monkeypatch, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["x.yaml"]
 
 
-def test_aliases_and_merges_of_ordinary_size_are_read(tmp_path):
+def test_ordinary_aliases_and_merges_are_read(tmp_path):
     (tmp_path / "x.yaml").write_text("a: &a {lr: 0.1}\nb: *a\nc: {<<: *a, p: 1}\n")
     assert load_yaml(tmp_path / "x.yaml") == {"a": {"lr": 0.1}, "b": {"lr": 0.1}, "c": {"lr": 0.1, "p": 1}}
 
 
-def test_every_shipped_config_is_read_as_yaml_says():
+def test_every_shipped_config_is_read_as_by_pyyaml():
     paths = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
     assert len(paths) > 20
     for path in paths:
@@ -101,7 +102,7 @@ JSONS = {"deep": "[" * 200_000, "integer": "9" * 10_000, "cut": '{"a": ', "latin
 
 
 @pytest.mark.parametrize("content", JSONS.values(), ids=JSONS)
-def test_a_json_that_is_refused(tmp_path, content):
+def test_hostile_json_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError), guarded():
         load_json(tmp_path / "x.json")
@@ -113,34 +114,23 @@ HUGE_SWEEPS = {
 }
 
 
-@pytest.mark.parametrize(("content", "says"), HUGE_SWEEPS.values(), ids=HUGE_SWEEPS)
-def test_a_sweep_of_absurd_size(tmp_path, content, says):
+@pytest.mark.parametrize(("content", "message"), HUGE_SWEEPS.values(), ids=HUGE_SWEEPS)
+def test_sweep_of_absurd_size_is_refused(tmp_path, content, message):
     (tmp_path / "base.yaml").write_text("a: 1\n")
     (tmp_path / "x.yaml").write_text(f"base: base.yaml\n{content}\n")
-    with pytest.raises(ValueError, match=says), guarded():
+    with pytest.raises(ValueError, match=message), guarded():
         read_sweep(tmp_path / "x.yaml")
 
 
-CONFIG = {
-    "seed_everything": 0,
-    "model": {
-        "class_path": "lnsgd.modules.Classifier",
-        "init_args": {
-            "net": {"class_path": "lnsgd.models.MLP", "init_args": {"widths": [784, 6, 10]}},
-            "loss": {"class_path": "lnsgd.losses.LogisticLoss"},
-            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
-        },
-    },
-    "data": {"class_path": "lnsgd.data.MNIST", "init_args": {"source": "sample", "subset": 50}},
-}
+CONFIG = small_config(model={"net": mlp(784, 6, 10)}, data={"subset": 50}, seed_everything=0)
 
-# Importing it leaves a mark.
+# Importing this module leaves a mark.
 MODULE = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nfrom lnsgd.models import MLP as Net\n"
 
 
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
-    """A run of somebody whose config names a module that lies where Python finds it; gives the run and its mark."""
+    """Return a function that writes a run whose config names an importable module, and the mark of its import."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "stranger_module.py").write_text(MODULE)
@@ -184,8 +174,8 @@ NAMED = {
     "function": (OPTIMIZER, {"class_path": "os.system"}, "os"),
     "run": (OPTIMIZER, "subprocess.run", "subprocess"),
     "through-torch": (OPTIMIZER, "torch.os.system", "torch"),
-    "through-lnsgd": (OPTIMIZER, "lnsgd.checkpoints.os.system", "expected"),
-    "class-through-lnsgd": (NET, "lnsgd.checkpoints.Path", "no class"),
+    "through-lnsgd": (OPTIMIZER, "lnsgd.runs.checkpoints.os.system", "expected"),
+    "class-through-lnsgd": (NET, "lnsgd.runs.checkpoints.Path", "not a class"),
     "torch-load": (OPTIMIZER, "torch.load", "torch"),
     "hub": (NET, {"class_path": "torch.hub.load"}, "torch"),
     "size": (NET, {"class_path": "lnsgd.models.MLP", "init_args": {"widths": [784, 10**12, 10]}}, "config.yaml"),
@@ -193,35 +183,35 @@ NAMED = {
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_the_config_of_a_run_imports_nothing_of_others(stranger, name, capsys):
+def test_untrusted_config_imports_no_untrusted_module(stranger, name, capsys):
     write, ran = stranger
-    path, value, says = NAMED[name]
+    path, value, message = NAMED[name]
     run = write(path, value)
     with pytest.raises(SystemExit) as ended:
         main(["analyze", str(run.path)])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert str(run.config) in line
-    assert says in line
+    assert message in line
     assert not ran.exists()
     assert "stranger_module" not in sys.modules
 
 
-def test_what_the_user_trusts_is_imported(stranger):
+def test_trusted_package_is_imported(stranger):
     write, ran = stranger
     run = write(NET, {"class_path": "stranger_module.Net", "init_args": {"widths": [784, 6, 10]}})
-    assert read_config(run, ["stranger_module"]).module.net.widths == [784, 6, 10]
+    assert read_run_config(run, ["stranger_module"]).module.net.widths == [784, 6, 10]
     assert ran.exists()
 
 
-def test_a_config_of_lnsgd_is_read_as_ever(stranger):
+def test_config_of_lnsgd_is_read(stranger):
     write, _ = stranger
-    made = read_config(write(("seed_everything",), 3))
+    made = read_run_config(write(("seed_everything",), 3))
     assert type(made.module).__name__ == "Classifier"
     assert type(made.data).__name__ == "MNIST"
 
 
-def test_no_shipped_config_needs_trust():
+def test_shipped_configs_need_no_trust():
     for path in sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml")):
         for node in _scalars(yaml.compose(path.read_text())):
             if node.count(".") and node.partition(".")[0] in ("lnsgd", "torch", "pytorch_lightning"):
@@ -240,8 +230,8 @@ FUNCTIONS = ["os.system", "subprocess.run", "builtins.eval", "subprocess.Popen",
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("option", ["model", "data", "model.optimizer", "model.loss", "trainer.callbacks"])
-def test_what_is_no_class_of_the_kind_is_refused_from_users_too(tmp_path, monkeypatch, capsys, option, function):
-    """Users may name any class of the right kind; a function, or a class of another kind, is never called."""
+def test_user_options_that_are_not_classes_are_refused(tmp_path, monkeypatch, capsys, option, function):
+    """Users may name any class of the right kind. A function, or a class of another kind, is never called."""
     monkeypatch.chdir(tmp_path)
     config = Path(__file__).parents[2] / "configs" / "mnist.yaml"
     for name in (f"--{option}", f"--{option}.class_path"):

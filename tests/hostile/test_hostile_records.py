@@ -1,4 +1,4 @@
-"""What runs, sweeps and figures of strangers leave: a report of them stays small, inert and within their folders."""
+"""Untrusted runs, sweeps and figures: a report of them stays small, contains no code and reads only their folders."""
 
 import json
 import os
@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from lnsgd.cli import main
-from lnsgd.figures.claims import judge
+from lnsgd.figures.framework.claims import judge
+from lnsgd.figures.framework.statements import Statement
+from lnsgd.records.jobs import Attempts, JobSpec
 from lnsgd.report.figure_section import read_figure
-from lnsgd.run_folder import RunFolder
-from lnsgd.sweep.attempts import Attempts
-from lnsgd.sweep.folder import JobSpec, SweepFolder
-from lnsgd.sweep.piece import write_piece
+from lnsgd.runs.folder import RunFolder
+from lnsgd.sweep.folder import SweepFolder
+from lnsgd.sweep.job_result import write_result
 from lnsgd.sweep.table import load, load_trajectories
 from lnsgd.untrusted.tables import read_arrow, read_parquet, read_record
 from tests.figures.handmade import handmade_sweep
@@ -27,13 +28,13 @@ ROW = [(0, 1, "val", "x", "", 1.0)]
 
 
 def repeated(value: object, rows: int, **columns: object) -> pa.Table:
-    """A table of one value in all rows, which takes next to nothing on disk."""
+    """Make a table with one value in all rows, which takes hardly any space on disk."""
     indices = pa.array(np.zeros(rows, dtype=np.int32))
     return pa.table({"cell": pa.DictionaryArray.from_arrays(indices, pa.array([value])), **columns})
 
 
 def write_rows(path, groups: int) -> None:
-    """Rows by the hundred million, group by group."""
+    """Write groups of ten million rows."""
     table = repeated(1.0, 10_000_000)
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         for _ in range(groups):
@@ -43,25 +44,28 @@ def write_rows(path, groups: int) -> None:
 BOMBS = {
     "rows": (lambda path: write_rows(path, 3), "30,000,000 rows of 1 columns"),
     "texts": (lambda path: pq.write_table(repeated("x" * 1_000_000, 1_000_000), path, compression="zstd"), "its texts"),
-    "nested": (lambda path: pq.write_table(pa.table({"cell": [[1, 2]] * 3}), path), "tables within the column 'cell'"),
+    "nested": (
+        lambda path: pq.write_table(pa.table({"cell": [[1, 2]] * 3}), path),
+        "the column 'cell' holds nested tables",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_table_that_would_grow_in_memory(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("lnsgd.untrusted.tables._MOST_FIELDS", 20_000_000)  # to write more takes too long for a test
-    write, says = BOMBS[name]
+def test_table_that_grows_in_memory_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("lnsgd.untrusted.tables._MAX_FIELDS", 20_000_000)  # writing more takes too long for a test
+    write, reason = BOMBS[name]
     path = tmp_path / "x.parquet"
     write(path)
     assert path.stat().st_size < 1 << 20
     for read in (read_parquet, read_arrow):
-        with pytest.raises(ValueError, match=says) as raised, guarded():
+        with pytest.raises(ValueError, match=reason) as raised, guarded():
             read(path)
         assert str(raised.value).startswith(str(path))
 
 
-def test_a_table_with_a_pickled_type_does_not_unpickle_it(tmp_path):
-    """CVE-2023-47248: Arrow once made types from pickles in the file."""
+def test_pickled_type_in_a_table_is_not_unpickled(tmp_path):
+    """CVE-2023-47248: Arrow used to make types from pickles in the file."""
     bomb = b"cos\nsystem\n(X\x09\x00\x00\x00touch rantR."
     field = pa.field("cell", pa.int64(), metadata={
         b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": bomb,
@@ -78,8 +82,8 @@ KINDS = {"pipe": lambda path: os.mkfifo(path), "device": lambda path: path.symli
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["finished.json", "metrics.csv", "measures.parquet", "config.yaml", "replicas.csv"])
-def test_a_run_with_something_else_than_a_file(tmp_path, capsys, name, kind):
-    """To read it would never end."""
+def test_run_with_a_pipe_or_device_is_refused(tmp_path, capsys, name, kind):
+    """Reading it would never end."""
     run = report_folders.run(tmp_path / "r")
     path = run.path / name
     path.unlink(missing_ok=True)
@@ -92,7 +96,7 @@ def test_a_run_with_something_else_than_a_file(tmp_path, capsys, name, kind):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_figure_takes_no_picture_from_elsewhere(tmp_path):
+def test_figure_reads_no_picture_from_another_folder(tmp_path):
     report_folders.png(tmp_path / "private.png")
     folder = report_folders.figure(tmp_path / "tiny")
     for name in ("../private", str(tmp_path / "private")):
@@ -101,18 +105,18 @@ def test_a_figure_takes_no_picture_from_elsewhere(tmp_path):
             read_figure(folder)
 
 
-def test_a_sweep_takes_no_table_from_elsewhere(tmp_path):
+def test_sweep_reads_no_table_from_another_folder(tmp_path):
     folder = tmp_path / "swept"
     handmade_sweep(folder, [({"a": 1}, {"x": 1.0})], {}, ROW)
     sweep = SweepFolder(folder)
     pd.DataFrame({"cell": load(folder).cell, "step": [99]}).to_parquet(tmp_path / "private.parquet")
-    piece = sweep.piece("one")
-    pd.read_parquet(piece).assign(job="../../private").to_parquet(piece)
+    result = sweep.result("one")
+    pd.read_parquet(result).assign(job="../../private").to_parquet(result)
     assert load_trajectories(folder).empty
 
 
-def test_tables_that_contradict_each_other_are_named(tmp_path, capsys):
-    """An option with the name of a measure."""
+def test_contradicting_tables_are_named(tmp_path, capsys):
+    """An option has the name of a measure."""
     handmade_sweep(tmp_path / "swept", [({"x": n, "b": n}, {"x": 1.0}) for n in range(2)], {1: "failed"}, ROW)
     with pytest.raises(SystemExit) as ended:
         main(["report", str(tmp_path), "--out", str(tmp_path / "report.html")])
@@ -133,7 +137,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_of_a_sweep_is_named(tmp_path, name):
+def test_damaged_file_of_a_sweep_is_named(tmp_path, name):
     file, content, read = BROKEN[name]
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
@@ -143,8 +147,8 @@ def test_a_broken_file_of_a_sweep_is_named(tmp_path, name):
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_broken_record_of_a_run_makes_no_piece(tmp_path):
-    """Half a piece would count as a cell that is complete."""
+def test_damaged_record_of_a_run_makes_no_result(tmp_path):
+    """A partial result would count as a complete cell."""
     handmade_sweep(tmp_path, [({"a": 1}, {"x": 1.0})], {}, ROW)
     sweep = SweepFolder(tmp_path)
     run = RunFolder(sweep.run("two").path)
@@ -152,12 +156,12 @@ def test_a_broken_record_of_a_run_makes_no_piece(tmp_path):
     run.finished.write_text('{"steps": "many"}')
     spec = JobSpec("two", [("c", {})], {}, [], False, "")
     with pytest.raises(ValueError, match=r"two/finished\.json cannot be read \(its steps is 'many'\)"):
-        write_piece(sweep, spec, Attempts([0]))
-    assert not sweep.piece("two").exists()
+        write_result(sweep, spec, Attempts([0]))
+    assert not sweep.result("two").exists()
 
 
 @pytest.mark.parametrize("value", ["true", '"1"', "null", "[1]"])
-def test_a_field_of_another_type_is_named(tmp_path, value):
+def test_field_of_another_type_is_named(tmp_path, value):
     (tmp_path / "x.json").write_text(f'{{"steps": {value}}}')
     with pytest.raises(ValueError, match=r"x\.json cannot be read \(its steps is"):
         read_record(tmp_path / "x.json", {"steps": int})
@@ -181,7 +185,7 @@ PAYLOADS = (
 
 
 class Page(HTMLParser):
-    """Elements of a page with their attributes."""
+    """The elements of a page with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -193,10 +197,11 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_nothing_in_files_becomes_part_of_the_page(tmp_path, payload):
+def test_content_of_files_is_escaped_in_the_page(tmp_path, payload):
     """Claims, names, configs, columns, options, reasons, measures, layers, versions, devices and summaries."""
     name = payload.replace("/", "∕")  # no folder can have a name with a slash
-    claim = judge(payload, source=payload, paper=payload, measured=[0.5], high=1.0)
+    statement = Statement(payload, payload, payload, payload)
+    claim = judge("c", payload, statement, paper=payload, measured=[0.5, 0.5], high=0.1, why=payload)
     folder = report_folders.figure(tmp_path / f"f{name}", [claim])
     summary = folder / "summary.md"
     summary.write_text(summary.read_text().replace("Nothing much.", payload))

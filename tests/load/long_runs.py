@@ -1,4 +1,4 @@
-"""Runs that take many steps with everything on: measures, checkpoints, ``metrics.csv``."""
+"""Runs of many steps with measures, checkpoints and ``metrics.csv``."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,40 +13,40 @@ from lnsgd.loggers import CSVLogger
 from lnsgd.models import MLP
 from lnsgd.modules import Classifier
 from tests.callbacks.test_training_unmoved import measuring as all_callbacks
-from tests.load.memory import OneObjectAStep, Sample, Samples
-from tests.modules.replicated_runs import SEEDS, Case, examples, measuring, trainer_of
+from tests.load.memory import LeakingCallback, MemorySampling, Sample
+from tests.replicas.replicated_runs import SEEDS, Case, examples, measuring, trainer_of
 
 SAMPLES = 12
 EPOCH_STEPS = 5
 
 
-def _looks(warm_up: int, steps: int) -> Samples:
-    """Looks at evenly spread steps after a warm-up."""
-    return Samples(warm_up + (steps - warm_up) * k // (SAMPLES - 1) for k in range(SAMPLES))
+def _sampling(warm_up: int, steps: int) -> MemorySampling:
+    """Sample the memory at evenly spaced steps after a warm-up."""
+    return MemorySampling(warm_up + (steps - warm_up) * k // (SAMPLES - 1) for k in range(SAMPLES))
 
 
 def _leaks(leak: bool) -> list[Callback]:
-    return [OneObjectAStep()] if leak else []
+    return [LeakingCallback()] if leak else []
 
 
 def replicated(folder: Path, engine: str, steps: int, leak: bool = False) -> list[Sample]:
-    """Ten epochs of replicas, each measured and saved ten times; the first two epochs are the warm-up."""
-    looks, every = _looks(steps // 5, steps), steps // 100
+    """Train ten epochs of replicas, each measured and saved ten times; the first two are the warm-up."""
+    sampling, every = _sampling(steps // 5, steps), steps // 100
     save = ModelCheckpoint(
         folder / "checkpoints", save_last=True, every_n_train_steps=every, enable_version_counter=False
     )
-    callbacks = [*measuring(every_n_steps=every), save, *_leaks(leak), looks]
+    callbacks = [*measuring(every_n_steps=every), save, *_leaks(leak), sampling]
     data_of = partial(InMemory, examples(steps // 10, 1), examples(11, 2), examples(12, 3), batch_size=1, seed=0)
     module, data = Case(data_of).together(SEEDS, engine, steps_per_call=every)
     trainer_of(folder, callbacks=callbacks, max_steps=steps).fit(module, datamodule=data)
-    return looks.taken
+    return sampling.taken
 
 
 def ordinary(folder: Path, epochs: int, leak: bool = False) -> list[Sample]:
-    """Epochs of five steps with all callbacks; the first quarter of them is the warm-up."""
-    looks = _looks(epochs // 4 * EPOCH_STEPS, epochs * EPOCH_STEPS)
+    """Train epochs of five steps with all callbacks; the first quarter is the warm-up."""
+    sampling = _sampling(epochs // 4 * EPOCH_STEPS, epochs * EPOCH_STEPS)
     save = ModelCheckpoint(folder / "checkpoints", save_last=True, enable_version_counter=False)
-    callbacks: Sequence[Callback] = [*all_callbacks(), save, *_leaks(leak), looks]
+    callbacks: Sequence[Callback] = [*all_callbacks(), save, *_leaks(leak), sampling]
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -60,4 +60,4 @@ def ordinary(folder: Path, epochs: int, leak: bool = False) -> list[Sample]:
     )
     data = MNIST(source="sample", subset=100, batch_size=100 // EPOCH_STEPS, val_size=100)
     trainer.fit(Classifier(MLP([784, 12, 10]), label_noise=UniformNoise(0.3)), datamodule=data)
-    return looks.taken
+    return sampling.taken

@@ -1,4 +1,4 @@
-"""How much memory a run holds, looked at while it goes on."""
+"""Sample the memory of a run while it trains."""
 
 import ctypes
 import gc
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lnsgd.callbacks.measurements import write_table
+from lnsgd.callbacks.base import MeasuringCallback
 from lnsgd.loggers import CSVLogger
 
 
 class Sample(NamedTuple):
-    """What is held after a step.
+    """The memory in use after a step.
 
     Attributes:
         step: Optimizer steps taken.
-        resident: Bytes of the process that are in memory.
-        blocks: Blocks of memory that Python's objects take.
+        resident: Resident bytes of the process.
+        blocks: Memory blocks of Python's objects.
     """
 
     step: int
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 
 def take_sample(step: int) -> Sample:
-    """Looks, once everything has been given back that is not in use: by Python, by Arrow and by the C library."""
+    """Sample the memory after Python, Arrow and the C library have released what is not in use."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)
@@ -37,8 +37,8 @@ def take_sample(step: int) -> Sample:
     return Sample(step, 4096 * pages, sys.getallocatedblocks())
 
 
-class Samples(Callback):
-    """Looks after the first call that reaches each of some steps; what waits to be written is written before."""
+class MemorySampling(Callback):
+    """Samples the memory after the first call that reaches each of some steps, when all tables are written."""
 
     def __init__(self, steps: Iterable[int]) -> None:
         self.due, self.taken = sorted(steps), []
@@ -50,12 +50,14 @@ class Samples(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.flush()
-        write_table(trainer)
+        for callback in trainer.callbacks:
+            if isinstance(callback, MeasuringCallback):
+                callback.shared(trainer).write_table()
         self.taken.append(take_sample(trainer.global_step))
 
 
-class OneObjectAStep(Callback):
-    """A leak."""
+class LeakingCallback(Callback):
+    """Leaks one object per step."""
 
     def __init__(self) -> None:
         self.kept: list[object] = []
@@ -65,15 +67,15 @@ class OneObjectAStep(Callback):
 
 
 def resident_growth(samples: list[Sample]) -> float:
-    """Part by which what is in memory has grown from the first half of the samples to the second.
+    """Return the relative growth of resident memory from the first half of the samples to the second.
 
-    Medians, because a look may fall together with something that is soon given back.
+    Medians are compared, because a sample may include memory that is released soon.
     """
     half = len(samples) // 2
     first, second = (sorted(s.resident for s in part)[len(part) // 2] for part in (samples[:half], samples[half:]))
     return second / first - 1
 
 
-def blocks_a_step(samples: list[Sample]) -> float:
-    """Python's blocks that every step leaves behind, from the first sample to the last."""
+def blocks_per_step(samples: list[Sample]) -> float:
+    """Return the growth of Python's memory blocks per step, from the first sample to the last."""
     return (samples[-1].blocks - samples[0].blocks) / (samples[-1].step - samples[0].step)

@@ -1,4 +1,4 @@
-"""``metrics.csv``: the rows, whatever is in memory of them."""
+"""``metrics.csv`` has all rows, whichever of them are in memory."""
 
 import csv
 import random
@@ -17,8 +17,8 @@ def rows_of(folder: Path) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_file_has_what_was_logged(tmp_path: Path, seed: int) -> None:
-    """Against a dictionary of all rows: new columns, several calls a step, going back, writing and reading at will."""
+def test_file_has_what_was_logged(tmp_path: Path, seed: int) -> None:
+    """Compare with a dictionary of all rows: new columns, several calls per step, going back, writing and reading."""
     draw, logger, step = random.Random(seed), CSVLogger(str(tmp_path)), 0
     expected: dict[int, dict[str, float]] = {}
     for _ in range(200):
@@ -57,7 +57,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"step,epoch,a\r\n0,0,0.5\r\n1,0,0.2", b"step,epoch,a\r\n0,0\r\n", b"a,b\r\n1,2\r\n"]
 )
-def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_named_and_kept(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"metrics\.csv cannot be read .*; move it away"):
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: bytes) 
     assert path.read_bytes() == content
 
 
-def test_a_file_that_is_cut_off_by_somebody_else_is_not_made_longer(tmp_path: Path) -> None:
+def test_file_cut_off_by_another_process_is_not_extended(tmp_path: Path) -> None:
     logger = CSVLogger(str(tmp_path))
     for step in range(10):
         logger.log_metrics({"a": 1.0}, step)

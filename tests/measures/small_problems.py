@@ -1,4 +1,4 @@
-"""Networks and data small enough for a dense Hessian, and what a measure must leave as it is."""
+"""Networks and data small enough for a dense Hessian, and the state that a measure must not change."""
 
 import random
 import threading
@@ -31,7 +31,7 @@ def vectors(n=12):
 
 
 def conv_net():
-    """Convolution, BatchNorm with running statistics that are not the default ones, ReLU, linear head."""
+    """Make a convolution, BatchNorm with running statistics that differ from the default, ReLU, and a linear head."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, CLASSES)).double()
     with torch.no_grad():
@@ -46,7 +46,7 @@ def images(n=10):
 
 
 def narrow_resnet():
-    """ResNet-20 with 1, 2 and 4 channels, 1,172 weights, and BatchNorm away from where it starts."""
+    """Make a ResNet-20 with 1, 2 and 4 channels, 1,172 weights, and BatchNorm that differs from its initial state."""
     torch.manual_seed(0)
     net = ResNet20(CLASSES, width=1).double()
     with torch.no_grad():
@@ -73,7 +73,7 @@ class Net(nn.Module):
 
 
 class Noisy(nn.Module):
-    """BatchNorm, Dropout and mixed modes: everything that a measurement could disturb."""
+    """Make a network with BatchNorm, Dropout and mixed modes: everything that a measurement could disturb."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class Noisy(nn.Module):
 
 
 class DrawingBatches:
-    """Batches from a loader that draws from every global generator."""
+    """Make batches from a loader that draws from every global generator."""
 
     def __iter__(self):
         for _ in range(2):
@@ -97,7 +97,7 @@ class DrawingBatches:
 
 
 def snapshot(model):
-    """All that must stay as it is: weights, buffers, gradients, modes and random states."""
+    """Return the state that must not change: weights, buffers, gradients, modes and random states."""
     return {
         "state": {name: value.clone() for name, value in model.state_dict().items()},
         "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
@@ -121,7 +121,7 @@ def assert_same(before, after):
 
 
 def in_processes(measure, count=2):
-    """Results of ``measure(share)`` for the shares of so many processes, which are threads that sum as processes do."""
+    """Return results of ``measure(share)`` for the shares of processes, which are threads that sum as processes do."""
     barrier, sent = threading.Barrier(count, timeout=60), [None] * count
 
     def share(rank):
@@ -146,12 +146,12 @@ def in_processes(measure, count=2):
 
 
 def part(batches, share):
-    """The examples of a share: of every batch those at its rank, and at every ``world``-th place after it."""
+    """Return the examples of a share: of every batch its rank-th and every ``world``-th one after it."""
     return [tuple(tensor[share.rank :: share.world] for tensor in batch) for batch in batches]
 
 
 def assert_equal_traces(found, expected):
-    """Two `HessianTrace` are the same up to the order of sums."""
+    """Check that two `TraceEstimate` are equal up to the order of sums."""
     assert found.method == expected.method
     pairs = [(found.total, expected.total), *zip(found.per_tensor.values(), expected.per_tensor.values())]
     for ours, theirs in pairs:

@@ -1,4 +1,4 @@
-"""Curvature is taken in at least single precision, whatever the network computes in."""
+"""Curvature is computed in at least single precision, whatever the precision of the network."""
 
 import copy
 
@@ -67,7 +67,7 @@ def test_half_precision_weights_are_measured_as_float32(name, half):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_autocast_is_left(name):
+def test_autocast_is_turned_off(name):
     model, data = Small(), [inputs_of(torch.float32)]
     expected = MEASURES[name](model, data)
     with torch.autocast("cpu", torch.bfloat16):
@@ -82,7 +82,7 @@ def test_real_targets_in_half_precision():
 
 
 @HALF
-def test_the_very_same_tensors_are_back(half):
+def test_the_same_tensors_are_put_back(half):
     model = Small().to(half)
     before = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     values = {name: value.detach().clone() for name, value in before.items()}

@@ -20,7 +20,7 @@ def test_signs_alternate_along_the_inputs(inputs, outputs, bias):
     assert layer.weight.requires_grad
 
 
-def test_an_even_number_of_neurons_has_as_many_of_each_sign():
+def test_even_numbers_of_neurons_have_balanced_signs():
     layer = nn.Linear(2000, 1)
     AlternatingSigns()(layer)
     assert layer.weight.sum() == 0
@@ -34,14 +34,14 @@ def test_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_hidden_weights_are_those_of_a_net_with_another_output_layer():
+def test_hidden_weights_do_not_depend_on_the_output_initializer():
     nets = [MLP([5, 4, 1], init=[Uniform(1.0), output]) for output in (AlternatingSigns(), Uniform(1.0))]
     for net in nets:
         net.reset_parameters(generator(3, "init"))
     assert torch.equal(nets[0].layers[0].weight, nets[1].layers[0].weight)
 
 
-def test_stays_where_only_the_hidden_layer_is_trained():
+def test_output_weights_stay_if_only_the_hidden_layer_is_trained():
     torch.manual_seed(0)
     net = MLP([5, 4, 1], bias=False, init=[Uniform(1.0), AlternatingSigns()], train_layers=[0])
     start = net.layers[0].weight.detach().clone()

@@ -39,7 +39,7 @@ def same(one, other):
 
 
 def naive_forward(net, x, activation):
-    """Layer by layer, unit by unit."""
+    """Compute the outputs layer by layer and unit by unit."""
     for i, layer in enumerate(net.layers):
         weight = layer.weight.detach().numpy()
         bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().numpy()
@@ -63,7 +63,7 @@ def test_inputs_are_flattened():
     assert torch.equal(net(x), net(x.view(4, 12)))
 
 
-def test_nu_is_that_of_the_cubic_activation():
+def test_nu_reaches_the_cubic_activation():
     net = MLP([3, 4, 4, 2], activation="cubic", nu=0.7)
     assert [activation.nu for activation in net.activations] == [0.7, 0.7]
 
@@ -84,7 +84,7 @@ def test_widths_are_inputs_and_outputs_of_layers():
     assert [tuple(layer.weight.shape) for layer in MLP([784, 600, 50, 10]).layers] == [(600, 784), (50, 600), (10, 50)]
 
 
-def test_input_of_a_site_is_the_pre_activation_of_its_layer():
+def test_sites_see_the_pre_activations_of_their_layers():
     net, x, inputs = MLP([6, 5, 4, 3]), torch.randn(7, 6), []
     for activation in net.activations:
         activation.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
@@ -170,7 +170,7 @@ def test_initializer_of_a_layer_without_bias(name):
 
 
 class Constant(Initializer):
-    """Fills a layer with one number."""
+    """An initializer that fills a layer with one number."""
 
     def __init__(self, value):
         self.value = value
@@ -303,19 +303,19 @@ def test_frozen_layers_are_initialized_as_trained_ones():
         "no layer trained",
     ],
 )
-def test_bad_argument(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MLP(**{"widths": [4, 3, 2], **arguments})
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan")])
-def test_bad_bound(bound):
+def test_a_bad_bound_is_refused(bound):
     with pytest.raises(ValueError, match=f"Uniform: bound = {bound}"):
         Uniform(bound)
 
 
 @pytest.mark.parametrize("nu", [-0.1, float("nan")])
-def test_bad_nu(nu):
+def test_a_bad_nu_is_refused(nu):
     with pytest.raises(ValueError, match=f"CubicPlusLinear: nu = {nu}"):
         CubicPlusLinear(nu)
 

@@ -1,4 +1,4 @@
-"""Initializers of the theory nets: N(0, std²), and a layer that is one number."""
+"""Initializers of the networks of theory: N(0, std²), and a constant."""
 
 import pytest
 import torch
@@ -45,6 +45,6 @@ def test_constant(bias):
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
-def test_errors(std):
+def test_bad_arguments_are_refused(std):
     with pytest.raises(ValueError, match=f"Normal: std = {std}"):
         Normal(std)

@@ -20,7 +20,7 @@ KINDS = {ResNet20: (269_722, 3), ResNet32: (464_154, 5), ResNet44: (658_586, 7),
 
 
 def small(**options) -> ResNet20:
-    """A ResNet-20 of few channels in float64, with batch normalization away from its beginning."""
+    """Make a narrow ResNet-20 in float64, with batch normalization that differs from its initial state."""
     net = ResNet20(**{"num_classes": 3, "width": 2, **options}).double()
     with torch.no_grad():
         for module in net.modules():
@@ -36,7 +36,7 @@ def small(**options) -> ResNet20:
 
 
 def naive_shortcut(x: np.ndarray, channels: int, stride: int) -> np.ndarray:
-    """Pixel by pixel."""
+    """Compute a convolution pixel by pixel."""
     count, old, height, width = x.shape
     out = np.zeros((count, channels, -(-height // stride), -(-width // stride)))
     first = (channels - old) // 2
@@ -97,7 +97,7 @@ def test_number_of_parameters_and_layers(kind):
 
 
 @pytest.mark.parametrize("options", [{"num_classes": 7}, {"channels": 1}, {"width": 5}], ids=str)
-def test_options_are_sizes(options):
+def test_options_set_the_sizes(options):
     net = ResNet20(**options)
     width, channels = options.get("width", 16), options.get("channels", 3)
     assert net(torch.rand(2, channels, 32, 32)).shape == (2, options.get("num_classes", 10))

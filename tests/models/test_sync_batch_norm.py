@@ -32,7 +32,7 @@ SETTINGS = {
 
 
 def in_two_processes(work, *args) -> None:
-    """Calls ``work(rank, *args)`` in two processes of one group."""
+    """Call ``work(rank, *args)`` in two processes of one group."""
     torch.testing.assert_close(0.0, 0.0)  # its first call takes seconds of imports; here, and not in every child
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     start_processes(_in_group, (work, store.port, args), nprocs=2, start_method="fork")
@@ -48,7 +48,7 @@ def _in_group(rank, work, port, args) -> None:
 
 
 def layer_and_copy(plain: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """A plain layer with weights that are not all the same, and the same one synchronized."""
+    """Return a plain layer with different weights, and its synchronized copy."""
     for parameter in plain.parameters():
         nn.init.normal_(parameter)
     ours = copy.deepcopy(plain)
@@ -176,7 +176,7 @@ def test_one_value_in_all_processes_is_refused():
         in_two_processes(too_few_values)
 
 
-def test_a_network_keeps_its_layers_and_gets_the_plain_ones_back():
+def test_a_network_keeps_its_layers_when_they_change_class():
     net = ResNet20(width=4)
     layers, kinds = list(net.modules()), [type(layer) for layer in net.modules()]
     names, parameters = list(net.state_dict()), list(net.parameters())
@@ -190,7 +190,7 @@ def test_a_network_keeps_its_layers_and_gets_the_plain_ones_back():
 
 
 class OwnBatchNorm(nn.BatchNorm2d):
-    """Might do anything."""
+    """A batch normalization of another class."""
 
 
 def test_a_layer_of_another_class_is_refused():

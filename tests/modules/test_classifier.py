@@ -29,7 +29,7 @@ BATCH, N = 30, 100  # four batches an epoch, the last of ten
 
 @pytest.fixture(autouse=True)
 def float64():
-    """Everything in float64, so that equal mathematics gives equal numbers."""
+    """Use float64, so that equal mathematics gives equal numbers."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -58,7 +58,7 @@ def trainer(folder: Path, **options) -> pl.Trainer:
 
 
 def metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Rows of metrics.csv by step, without empty cells."""
+    """Return the rows of metrics.csv by step, without empty fields."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     return {int(row.pop("step")): row for row in rows}
@@ -181,7 +181,7 @@ STEPPED = {"epoch": [1.0] * 4 + [0.1] * 8 + [0.01] * 4, "step": [1.0] + [0.1] * 
 
 
 @pytest.mark.parametrize("interval", STEPPED)
-def test_the_schedule_is_stepped_as_often_as_asked(tmp_path, interval):
+def test_the_schedule_is_stepped_per_interval(tmp_path, interval):
     seen: list[float] = []
 
     class Watch(Callback):
@@ -198,12 +198,12 @@ def test_the_schedule_is_stepped_as_often_as_asked(tmp_path, interval):
     assert seen == pytest.approx(STEPPED[interval])
 
 
-def test_the_batch_loss_is_logged_as_often_as_asked(tmp_path):
+def test_the_batch_loss_is_logged_every_n_steps(tmp_path):
     trainer(tmp_path, max_epochs=3, log_every_n_steps=5).fit(Classifier(network(784, 10)), datamodule=mnist())
     assert [step for step, row in metrics(tmp_path).items() if "train/batch_loss" in row] == [5, 10]
 
 
-def test_frozen_layers_stay_and_the_others_move(tmp_path):
+def test_only_layers_that_are_not_frozen_are_trained(tmp_path):
     with rng.forked(1, "init"):
         net = MLP([784, 12, 10], train_layers=[1])
     trainer(tmp_path).fit(Classifier(net), datamodule=mnist())
@@ -249,7 +249,7 @@ def test_noise_is_fresh_at_each_step_and_keyed_by_the_seed(tmp_path):
 
 @pytest.mark.parametrize("classes", [None, (3, 8)], ids=["10-classes", "2-classes"])
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
-def test_flip_rate_is_the_realized_one(tmp_path, p, classes):
+def test_flip_rate_is_the_realized_rate(tmp_path, p, classes):
     data = mnist(subset=900, batch_size=300, classes=classes)
     trainer(tmp_path, max_epochs=4).fit(
         Classifier(network(784, data.num_classes), label_noise=UniformNoise(p)), datamodule=data
@@ -384,7 +384,7 @@ def test_one_step_follows_the_gradient(tmp_path, outputs, classes, loss, noise, 
 # --- other people's data ---
 
 
-def test_plain_batches_train_like_those_of_the_data_module(tmp_path):
+def test_plain_batches_train_like_batches_of_the_data_module(tmp_path):
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(70, 5, generator=generator), torch.randint(3, (70,), generator=generator)
     dataset = TensorDataset(images, labels)
@@ -419,7 +419,7 @@ def test_plain_batches_train_like_those_of_the_data_module(tmp_path):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_loss_refuses_targets_it_is_not_defined_for(loss, noise):
+def test_a_loss_refuses_undefined_targets(loss, noise):
     with pytest.raises(ValueError, match=f"{type(loss).__name__} takes .* but {type(noise).__name__} gives"):
         Classifier(network(5, 3), loss, noise)
 
@@ -432,7 +432,7 @@ def test_a_loss_refuses_targets_it_is_not_defined_for(loss, noise):
     ],
     ids=["real-noise", "cross-entropy"],
 )
-def test_a_single_output_refuses(tmp_path, loss, noise, message):
+def test_a_single_output_refuses_real_noise(tmp_path, loss, noise, message):
     module = Classifier(network(784, 1), loss, noise)
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path).fit(module, datamodule=mnist(classes=TWO))

@@ -1,4 +1,4 @@
-"""The compiled forward pass of training: what it refuses, what it leaves alone, CUDA graphs."""
+"""The compiled forward pass of training: bad settings, copies, CUDA graphs."""
 
 import copy
 import pickle
@@ -12,9 +12,9 @@ from torch import nn
 from lnsgd.data import InMemory
 from lnsgd.label_noise import UniformNoise
 from lnsgd.models import MLP
-from lnsgd.modules import Classifier, ReplicatedModule
-from lnsgd.modules.compiled import compiled
-from lnsgd.replicas import Replica
+from lnsgd.modules import Classifier
+from lnsgd.modules.compiled import compile_forward
+from lnsgd.replicas import Replica, ReplicatedModule
 
 
 def convolution() -> nn.Module:
@@ -76,7 +76,7 @@ class _Static(torch.autograd.Function):
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
 def test_outputs_outlive_the_next_step_of_a_cuda_graph(with_cuda_graphs, mode):
-    step = compiled(nn.Identity(), mode)
+    step = compile_forward(nn.Identity(), mode)
     first = step(torch.ones(2))
     step(torch.zeros(2))
     assert first.tolist() == [1, 1]
@@ -105,16 +105,16 @@ def test_many_networks_in_one_program(eagerly):
 def test_copies_compile_anew(eagerly):
     module = module_of(MLP([4, 2, 3]), compile_mode="default")
     fit(module)
-    assert module._compiled is not None
+    assert module._training_forward.is_compiled
     for again in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert again._compiled is None
+        assert not again._training_forward.is_compiled
         assert all(torch.equal(p, q) for p, q in zip(again.parameters(), module.parameters(), strict=True))
         fit(again)
-        assert again._compiled is not None
+        assert again._training_forward.is_compiled
         assert not any(torch.equal(p, q) for p, q in zip(again.parameters(), module.parameters(), strict=True))
 
 
-def test_no_compiler_is_one_clear_line():
+def test_a_missing_compiler_is_reported_in_one_line():
     import torch._inductor.config as inductor
 
     no_compiler = inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
@@ -140,9 +140,28 @@ def test_channels_last_needs_convolutions():
 
 
 @pytest.mark.parametrize("option", [{"channels_last": True}, {"compile_mode": "default"}], ids=str)
-def test_replicas_refuse_both(option):
+def test_replicas_refuse_channels_last_and_compile_mode(option):
     name = next(iter(option))
     with pytest.raises(
         ValueError, match=f"^{name} = .*: replicas are compiled by an engine of their own; leave {name}"
     ):
         ReplicatedModule(module_of(convolution(), **option), [Replica(0)])
+
+
+def test_hooks_of_the_module_run_in_training(tmp_path):
+    """As for any LightningModule whose step calls ``self(inputs)``."""
+    calls = []
+    module = module_of(MLP([4, 5, 3]))
+    module.register_forward_hook(lambda *_: calls.append(1))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, datamodule=data())
+    assert len(calls) == 3

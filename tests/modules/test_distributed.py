@@ -85,7 +85,7 @@ def train(folder: Path, devices: int, kind: str) -> RecordingClassifier:
 
 @pytest.fixture(scope="module", params=KINDS)
 def runs(request, tmp_path_factory) -> dict[int, tuple[Path, RecordingClassifier]]:
-    """The same run with one process and with two, by their number."""
+    """Train one run with one process and with two; return both by the number of processes."""
     torch.set_default_dtype(torch.float64)
     folders = {devices: tmp_path_factory.mktemp(f"processes-{devices}") for devices in (1, 2)}
     found = {devices: (folder, train(folder, devices, request.param)) for devices, folder in folders.items()}
@@ -102,7 +102,7 @@ def test_weights_are_equal_up_to_summation(runs):
         torch.testing.assert_close(ours, theirs, rtol=SUMMATION["rel"], atol=SUMMATION["abs"])
 
 
-def test_targets_of_a_global_batch_are_the_same_numbers(runs):
+def test_targets_of_a_global_batch_do_not_depend_on_processes(runs):
     whole, parts = (sorted((runs[devices][0] / "targets").iterdir()) for devices in (1, 2))
     assert len(parts) == 2 * len(whole) == 16
     for k, path in enumerate(whole):
@@ -139,7 +139,7 @@ def test_measured_numbers_are_equal(runs):
             assert ours["stderr"] == pytest.approx(theirs["stderr"], **SUMMATION, nan_ok=True)
 
 
-def test_two_processes_leave_the_files_of_one(runs):
+def test_two_processes_write_the_same_files_as_one(runs):
     def files(devices: int) -> set[str]:
         folder = runs[devices][0]
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pt"}

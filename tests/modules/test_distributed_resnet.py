@@ -33,6 +33,9 @@ EPOCH_STEPS, EPOCHS = 4, 2
 # The same numbers summed in another order, after eight steps of a network of 20 layers.
 SUMMATION = {"rel": 1e-9, "abs": 1e-10}
 
+# A standard error is the root of a difference of such sums, which has fewer digits.
+OF_DIFFERENCES = {"rel": 1e-7, "abs": 1e-10}
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
@@ -129,13 +132,22 @@ def measured(folder: Path) -> dict[tuple, tuple[float, float]]:
     return {tuple(row[key] for key in keys): (row["value"], row["stderr"]) for row in rows}
 
 
+def tolerance(of_difference: bool, whole: float) -> dict[str, float]:
+    """Return the tolerance of a number that is one part of a whole, and is rounded as the whole is."""
+    allowed = OF_DIFFERENCES if of_difference else SUMMATION
+    return {"rel": allowed["rel"], "abs": max(allowed["abs"], SUMMATION["rel"] * abs(whole))}
+
+
 def farthest(ours: nn.Module, theirs: nn.Module) -> float:
     """Largest difference between two networks in an entry of a weight or buffer."""
     pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
     return max((ours - theirs).abs().max().item() for ours, theirs in pairs)
 
 
-@pytest.mark.parametrize("subset", SUBSETS.values(), ids=SUBSETS)
+@pytest.mark.parametrize(
+    "subset",
+    [pytest.param(SUBSETS["uneven"], marks=pytest.mark.slow, id="uneven"), pytest.param(49, id="empty-share")],
+)
 def test_two_processes_end_like_one(tmp_path, data_dir, float64, subset):
     one, two = (train(tmp_path / str(devices), data_dir, devices, subset=subset) for devices in (1, 2))
     ours = two.net.state_dict()
@@ -147,18 +159,23 @@ def test_two_processes_end_like_one(tmp_path, data_dir, float64, subset):
     assert [row["step"] for row in rows] == list(range(EPOCHS * EPOCH_STEPS + 1))
     assert {"train/loss", "train/accuracy", "train/flip_rate", "val/loss", "val/accuracy"} <= rows[-1].keys()
     for mine, expected in zip(logged(tmp_path / "2"), rows, strict=True):
-        assert mine == pytest.approx(expected, **SUMMATION)
+        assert list(mine) == list(expected)
+        for name, value in expected.items():
+            whole = expected.get("hessian_trace/train", 0) if name.startswith("hessian_trace/") else 0
+            assert mine[name] == pytest.approx(value, **tolerance(name.endswith("/stderr"), whole)), name
 
     expected = measured(tmp_path / "1")
     kinds = ("active_count", "active_fraction", "associated_count", "associated_fraction")
     assert {measure for _, _, _, measure, _ in expected} == {*kinds, "distance_from_init", "hessian_trace"}
     found = measured(tmp_path / "2")
     assert list(found) == list(expected)
-    for key, pair in expected.items():
-        assert found[key] == pytest.approx(pair, **SUMMATION, nan_ok=True), key
+    for key, (value, stderr) in expected.items():
+        whole = expected[*key[:-1], ""][0] if key[3] == "hessian_trace" else 0
+        assert found[key][0] == pytest.approx(value, **tolerance(False, whole), nan_ok=True), key
+        assert found[key][1] == pytest.approx(stderr, **tolerance(True, whole), nan_ok=True), key
 
 
-def test_without_synchronization_another_network_is_trained(tmp_path, data_dir, float64):
+def test_training_differs_without_synchronization(tmp_path, data_dir, float64):
     one, two = (train(tmp_path / str(devices), data_dir, devices, sync=False, measures=False) for devices in (1, 2))
     assert farthest(one.net, two.net) > 0.01
 
@@ -231,7 +248,7 @@ def test_processes_drop_different_units(watched):
         assert not torch.equal(kept[0], kept[1])
 
 
-def test_one_process_goes_on_with_the_totals_of_two(tmp_path, data_dir, float64):
+def test_one_process_continues_with_the_totals_of_two(tmp_path, data_dir, float64):
     with pytest.raises(ProcessRaisedException, match="StoppedError"):
         train(tmp_path, data_dir, 2, measures=False, callbacks=(CheckpointsAt(tmp_path, 2), StopAt(3)))
     train(tmp_path, data_dir, 1, measures=False, checkpoint=tmp_path / "checkpoints" / "step=2.ckpt")

@@ -26,7 +26,7 @@ N, STD, LR = 20, 0.5, 0.02
 
 @pytest.fixture(autouse=True)
 def float64():
-    """Everything in float64, so that equal mathematics gives equal numbers."""
+    """Use float64, so that equal mathematics gives equal numbers."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -65,7 +65,7 @@ def regressor(outputs: int = 1, loss: Loss | None = None, noise: LabelNoise | No
 
 
 def metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Rows of metrics.csv by step, without empty cells."""
+    """Return the rows of metrics.csv by step, without empty fields."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     return {int(row.pop("step")): row for row in rows}
@@ -140,7 +140,7 @@ def test_a_run_equals_a_plain_loop(tmp_path, batch_size, order, outputs, reducti
     assert metrics(tmp_path)[len(batch_losses)]["test/loss"] == pytest.approx(expected, rel=1e-10)
 
 
-def test_noise_goes_on_in_the_next_block(tmp_path):
+def test_noise_continues_in_the_next_block(tmp_path):
     """17,000 examples of a full batch are more than one block of noise."""
     n = 17_000
     inputs, targets = torch.ones(n, 3), torch.zeros(n, 1)
@@ -157,7 +157,7 @@ def test_noise_goes_on_in_the_next_block(tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
-def test_the_seed_is_that_of_the_noise(tmp_path):
+def test_the_seed_keys_the_noise(tmp_path):
     ends = []
     for seed in (1, 1, 2):
         module = Regressor(network(), label_noise=GaussianNoise(STD), seed=seed)
@@ -173,7 +173,7 @@ STEPPED = {"epoch": [1.0] * 2 + [0.1] * 4 + [0.01] * 2, "step": [1.0] + [0.1] * 
 
 
 @pytest.mark.parametrize("interval", STEPPED)
-def test_the_schedule_is_stepped_as_often_as_asked(tmp_path, interval):
+def test_the_schedule_is_stepped_per_interval(tmp_path, interval):
     seen: list[float] = []
 
     class Watch(Callback):
@@ -211,7 +211,7 @@ def fit(
     *callbacks: Callback,
     noise_steps: int | None = None,
 ) -> Regressor:
-    """A run with everything made anew; a resumed one starts from other weights, which the checkpoint replaces."""
+    """Train with new objects; a resumed run starts from other weights, which the checkpoint replaces."""
     module = regressor(
         momentum=0.9,
         lr_scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
@@ -270,7 +270,7 @@ def test_two_processes_end_like_one(tmp_path, batch_size, noise_steps):
 
 
 class AbsoluteLoss(Loss):
-    """A loss of one's own, for real targets only."""
+    """A user's loss for real targets only."""
 
     accepts: ClassVar = frozenset({"real"})
 
@@ -279,7 +279,7 @@ class AbsoluteLoss(Loss):
 
 
 @pytest.mark.parametrize("noise", [None, NoNoise(), GaussianNoise(STD)], ids=["default", "none", "gaussian"])
-def test_a_loss_for_real_targets_only_is_taken(tmp_path, noise):
+def test_a_loss_for_real_targets_only_is_accepted(tmp_path, noise):
     module = Regressor(network(), AbsoluteLoss(), noise)
     trainer(tmp_path, max_epochs=1).fit(module, datamodule=data_of())
     (inputs, targets) = points(7, seed=1)

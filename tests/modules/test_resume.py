@@ -45,7 +45,7 @@ class StoppedError(Exception):
 
 
 class StopAt(Callback):
-    """Ends training after a step: by an exception, or by SIGKILL."""
+    """Ends training after a step, by an exception or by SIGKILL."""
 
     def __init__(self, step: int, kill: bool = False) -> None:
         self.step = step
@@ -102,7 +102,7 @@ def train(
     init_seed: int = 0,
     **options,
 ) -> pl.Trainer:
-    """A run with everything made anew, as after a restart of the program."""
+    """Train with new objects, as after a restart of the program."""
     with rng.forked(init_seed, "init"):
         net = MLP([784, 12, 10])
     label_noise, loss = KINDS[noise]
@@ -222,7 +222,7 @@ LIGHTNING_ENDS_THE_EPOCH = pytest.mark.xfail(
     "stop",
     [6, pytest.param(4, marks=LIGHTNING_ENDS_THE_EPOCH), pytest.param(11, marks=LIGHTNING_ENDS_THE_EPOCH)],
 )
-def test_trained_on_after_max_steps(tmp_path, stop):
+def test_continued_after_max_steps(tmp_path, stop):
     first = train(tmp_path, max_steps=stop)
     assert first.global_step == stop
     first.save_checkpoint(tmp_path / "stopped.ckpt")
@@ -232,7 +232,7 @@ def test_trained_on_after_max_steps(tmp_path, stop):
 @pytest.mark.parametrize("validated", [True, False], ids=["validated", "not-validated"])
 @pytest.mark.parametrize("stop", [4, 6, 7, 12])
 def test_a_run_limited_by_steps(tmp_path, stop, validated):
-    """Also from the end of an epoch, where Lightning would train one batch more in it."""
+    """The end of an epoch counts too, where Lightning would train one more batch in that epoch."""
     limit = {"max_epochs": -1, "max_steps": STEPS} | ({} if validated else {"limit_val_batches": 0})
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     expected = result(whole, train(whole, **limit))
@@ -251,14 +251,14 @@ def test_saved_at_the_end_of_an_epoch_and_limited_by_steps(tmp_path, stop):
     resume(stopped, stopped / "checkpoints" / f"step={stop}.ckpt", **limit).assert_same(expected)
 
 
-def test_trained_on_for_more_steps_after_a_whole_epoch(tmp_path):
+def test_continued_for_more_steps_after_a_whole_epoch(tmp_path):
     first = train(tmp_path, max_epochs=-1, max_steps=EPOCH_STEPS)
     first.save_checkpoint(tmp_path / "ended.ckpt")
     run = resume(tmp_path, tmp_path / "ended.ckpt", max_epochs=-1, max_steps=STEPS)
     run.assert_same_training(undisturbed("uniform", False))
 
 
-def test_trained_on_for_more_epochs(tmp_path):
+def test_continued_for_more_epochs(tmp_path):
     first = train(tmp_path, max_epochs=1)
     first.save_checkpoint(tmp_path / "ended.ckpt")
     resume(tmp_path, tmp_path / "ended.ckpt").assert_same(undisturbed("uniform", False))
@@ -339,7 +339,7 @@ def train_with_dropout(folder: Path, checkpoint: Path | None = None, *callbacks:
 
 
 @pytest.mark.parametrize("stop", [4, 6, 11])
-def test_dropout_and_batch_norm_go_on_where_they_stopped(tmp_path, stop):
+def test_dropout_and_batch_norm_resume_exactly(tmp_path, stop):
     undisturbed = train_with_dropout(tmp_path)
     with pytest.raises(StoppedError):
         train_with_dropout(tmp_path, None, CheckpointsAt(tmp_path, stop), StopAt(stop + 1))

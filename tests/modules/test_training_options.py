@@ -1,4 +1,4 @@
-"""Precision, memory format and compilation: training and all measures go on as in a plain float32 run."""
+"""Precision, memory format and compilation: training and measures agree with a plain float32 run."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -127,7 +127,7 @@ def trackers() -> list[pl.Callback]:
 
 
 def train(folder: Path, option: Option, callbacks: list[pl.Callback], checkpoint: Path | None = None) -> Run:
-    """A run with label noise, everything made anew."""
+    """Train with label noise and new objects."""
     with rng.forked(1 if checkpoint is None else 9, "init"):  # a resumed run must replace its weights
         net = option.net() if option.net is Convolutional else option.net(width=4)
     sgd = partial(torch.optim.SGD, lr=0.05, momentum=0.9)

@@ -4,7 +4,7 @@ import torch
 
 
 def dense_diagonals(model, loss, inputs, labels):
-    """Diagonals of the Hessian of the mean loss and of its generalized Gauss–Newton matrix, (P,) each.
+    """Compute the diagonals of the Hessian of the mean loss and of its generalized Gauss–Newton matrix, (P,) each.
 
     The second is that of Σ_i J_iᵀ (∇²ℓ_i) J_i / n with dense Jacobians J_i of the outputs and dense ∇²ℓ_i.
     """
@@ -31,7 +31,7 @@ def dense_diagonals(model, loss, inputs, labels):
 
 
 def example_norms_loop(model, inputs, cotangents):
-    """‖Σ_c s_ic ∇f_c(x_i)‖² for each trainable tensor, (B, T): one forward and one backward pass an example."""
+    """Compute ‖Σ_c s_ic ∇f_c(x_i)‖² by tensor, (B, T), with one forward and one backward pass per example."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     rows = []
     for x, s in zip(inputs, cotangents):

@@ -8,7 +8,7 @@ def outputs(u, matrices):
 
 
 def sgd(u, batches, momentum=0.0):
-    """Trains U (d, r) in place on batches (A (B, d, d), targets (B,), learning rate); the sum of the mean losses."""
+    """Train U (d, r) in place on batches (A (B, d, d), targets (B,), learning rate); return the sum of mean losses."""
     velocity, total = np.zeros_like(u), 0.0
     for matrices, targets, lr in batches:
         errors = outputs(u, matrices) - targets

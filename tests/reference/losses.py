@@ -7,14 +7,14 @@ import math
 
 
 def class_probability(target, c):
-    """Probability of class c under a hard or soft target."""
+    """Return the probability of class c under a hard or soft target."""
     if isinstance(target, int):
         return 1.0 if target == c else 0.0
     return target[c]
 
 
 def positive_probabilities(outputs, target):
-    """For every output, the probability that its y is +1; a single output stands for class 1."""
+    """Return for every output the probability that its y is +1; a single output stands for class 1."""
     if len(outputs) == 1:
         return [class_probability(target, 1)]
     return [class_probability(target, c) for c in range(len(outputs))]
@@ -46,7 +46,7 @@ def hinge(outputs, target, beta):
 
 
 def squared(outputs, target, reduction):
-    """Class targets: one-hot or the probabilities themselves; ±1 or its mean for a single output."""
+    """Return class targets: one-hot or the probabilities themselves; ±1 or its mean for a single output."""
     values = positive_probabilities(outputs, target)
     if len(outputs) == 1:
         values = [values[0] * 1 + (1 - values[0]) * -1]
@@ -54,7 +54,7 @@ def squared(outputs, target, reduction):
 
 
 def squared_to(outputs, values, reduction):
-    """Real targets, one value per output."""
+    """Return real targets, one value per output."""
     loss = 0.0
     for o, t in zip(outputs, values):
         loss += (o - t) ** 2

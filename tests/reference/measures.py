@@ -8,13 +8,13 @@ from torch import nn
 
 
 def linear_loop(inputs, weight, bias):
-    """Pre-activations of a linear layer, one product at a time; a list of lists (examples, units)."""
+    """Compute pre-activations of a linear layer, one product at a time; a list of lists (examples, units)."""
     inputs, weight, bias = inputs.flatten(1).tolist(), weight.tolist(), bias.tolist()
     return [[b + sum(w * v for w, v in zip(row, x)) for row, b in zip(weight, bias)] for x in inputs]
 
 
 def conv_loop(images, weight, bias):
-    """Pre-activations of a convolution (stride 1, no padding), flattened to (examples, C·H·W)."""
+    """Compute pre-activations of a convolution (stride 1, no padding), flattened to (examples, C·H·W)."""
     side = weight.shape[-1]
     rows, columns = images.shape[-2] - side + 1, images.shape[-1] - side + 1
     flat = []
@@ -31,7 +31,7 @@ def conv_loop(images, weight, bias):
 
 
 def mean_active_loop(preactivations):
-    """Mean over examples of the number of units with a positive pre-activation."""
+    """Compute the mean over examples of the number of units with a positive pre-activation."""
     active = 0
     for example in preactivations:
         for value in example:
@@ -41,7 +41,7 @@ def mean_active_loop(preactivations):
 
 
 def firings_loop(preactivations, labels, num_classes):
-    """On how many examples of each class each unit fires, a list of lists (classes, units)."""
+    """Count on how many examples of each class each unit fires; a list of lists (classes, units)."""
     units = len(preactivations[0])
     fired = [[0] * units for _ in range(num_classes)]
     for c in range(num_classes):
@@ -53,7 +53,7 @@ def firings_loop(preactivations, labels, num_classes):
 
 
 def associated_loop(firings, threshold):
-    """Class of each unit: the one that beats every other one by the factor; −1 where there is none."""
+    """Find the class of each unit: the one that exceeds every other one by the factor; −1 if there is none."""
     found = []
     for unit in range(len(firings[0])):
         of_unit = [row[unit] for row in firings]
@@ -67,14 +67,14 @@ def associated_loop(firings, threshold):
 
 
 def flat_distance(tensors, starts):
-    """Euclidean distance of two lists of tensors, each concatenated to one flat vector."""
+    """Compute the Euclidean distance of two lists of tensors, each concatenated to one flat vector."""
     flat = [value for tensor in tensors for value in tensor.flatten().tolist()]
     start = [value for tensor in starts for value in tensor.flatten().tolist()]
     return math.dist(flat, start)
 
 
 def dense_hessian(model, loss, inputs, labels):
-    """Hessian of the mean loss in eval mode with respect to the trainable parameters, each entry on its own.
+    """Compute the Hessian of the mean loss in eval mode by the trainable parameters, each entry on its own.
 
     Returns the matrix in the order of ``model.named_parameters()``, and the slice of each tensor in it.
     """
@@ -94,14 +94,14 @@ def dense_hessian(model, loss, inputs, labels):
 
 
 def dense_traces(model, loss, inputs, labels):
-    """Trace of the dense Hessian: in all, and of the diagonal block of each tensor."""
+    """Compute the trace of the dense Hessian, in total and of the diagonal block of each tensor."""
     hessian, slices = dense_hessian(model, loss, inputs, labels)
     diagonal = hessian.diagonal()
     return diagonal.sum().item(), {name: diagonal[place].sum().item() for name, place in slices.items()}
 
 
 def relu_net_logistic_trace(hidden: nn.Linear, output: nn.Linear, inputs):
-    """Trace of the Hessian of the mean one-vs-rest logistic loss of a one-hidden-layer ReLU net.
+    """Compute the trace of the Hessian of the mean one-vs-rest logistic loss of a one-hidden-layer ReLU net.
 
     Such a net is linear in each weight alone, so its outputs o_c have no second derivatives on the
     diagonal, and the trace is the mean over examples of Σ_c σ(o_c)(1 − σ(o_c)) ‖∇o_c‖².
@@ -120,7 +120,7 @@ def relu_net_logistic_trace(hidden: nn.Linear, output: nn.Linear, inputs):
 
 
 def dead_loop(preactivations):
-    """Number of units whose pre-activation is positive on no example."""
+    """Count the units whose pre-activation is positive on no example."""
     dead = 0
     for unit in range(len(preactivations[0])):
         if not any(example[unit] > 0 for example in preactivations):
@@ -129,7 +129,7 @@ def dead_loop(preactivations):
 
 
 def statistics_loop(tensor):
-    """Frobenius norm, mean and largest entry of a tensor, entry by entry."""
+    """Compute Frobenius norm, mean and largest entry of a tensor, entry by entry."""
     squares, total, largest = 0.0, 0.0, -math.inf
     entries = tensor.flatten().tolist()
     for entry in entries:
@@ -141,7 +141,7 @@ def statistics_loop(tensor):
 
 
 def largest_magnitude_loop(outputs):
-    """The largest |entry| of a list of lists."""
+    """Find the largest |entry| of a list of lists."""
     largest = 0.0
     for row in outputs:
         for entry in row:

@@ -29,7 +29,7 @@ LOSSES = {
 
 
 def goals(loss, targets, outputs):
-    """Targets as one number per output: values, probabilities or, for the hinge loss and a single output, signs."""
+    """Return targets as one number per output: values, probabilities, or signs (hinge loss, single output)."""
     if targets.shape[-1] == outputs and targets.dtype.kind == "f":
         return targets
     probabilities = targets if targets.dtype.kind == "f" else np.eye(max(2, outputs))[targets]
@@ -40,7 +40,7 @@ def goals(loss, targets, outputs):
 
 
 def sgd(weights, batches, activation, loss, momentum=0.0, frozen=()):
-    """Trains (W, b, V, c, S) in place on batches (x, goals, learning rate); the sum of the batches' mean losses.
+    """Train (W, b, V, c, S) in place on batches (x, goals, learning rate); return the sum of mean losses.
 
     S may be missing, as if it were zero and stayed so. ``frozen`` are the places of those that stay as they are.
     """

@@ -11,7 +11,7 @@ BLOCK = 16384
 
 
 def place(example, n, order, seed):
-    """Where in a data set of n examples an example of the run is taken from."""
+    """Return the place in a data set of n examples of an example of the run."""
     if order == "sequential":
         return example % n
     if order == "replacement":
@@ -30,7 +30,7 @@ def places(start, count, n, order, seed):
 
 
 def uniform_targets(labels, p, num_classes, seed, start):
-    """Labels of examples start, start + 1, … with uniform label noise."""
+    """Return labels of examples start, start + 1, … with uniform label noise."""
     targets = []
     for example, label in enumerate(labels.tolist(), start):
         block, row = divmod(example, BLOCK)
@@ -42,7 +42,7 @@ def uniform_targets(labels, p, num_classes, seed, start):
 
 
 def gaussian_noise(std, shape, seed, start, count):
-    """Gaussian noise of examples start, start + 1, …, each of a shape."""
+    """Return Gaussian noise of examples start, start + 1, …, each of a given shape."""
     rows = []
     for example in range(start, start + count):
         block, row = divmod(example, BLOCK)
@@ -51,7 +51,7 @@ def gaussian_noise(std, shape, seed, start, count):
 
 
 def crop(example, padding, seed):
-    """First row, first column and mirroring of an example's crop."""
+    """Return first row, first column and flip of an example's crop."""
     block, row = divmod(example, BLOCK)
     generator = rng.generator(seed, "augmentation", block)
     corners = torch.randint(2 * padding + 1, (BLOCK, 2), generator=generator)

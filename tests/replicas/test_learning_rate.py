@@ -47,7 +47,7 @@ def stepped(make: Any, lr: float) -> list[float]:
 
 @pytest.mark.parametrize("lr", [0.1, 0.7, 3e-5])
 @pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDULES)
-def test_same_bits_as_stepping(make: Any, lr: float) -> None:
+def test_rates_have_the_bits_of_stepped_schedulers(make: Any, lr: float) -> None:
     rate = LearningRate(make(optimizer(1.0)) if make else None)
     expected = stepped(make, lr)
     assert rate(lr, 0, TIMES).tolist() == expected
@@ -68,7 +68,7 @@ def test_other_schedules_are_refused() -> None:
 
 
 class MySGD(SGD):
-    """Might do anything."""
+    """An optimizer of a user."""
 
 
 REFUSED = {
@@ -88,5 +88,5 @@ def test_other_optimizers_are_refused(kind: Any, options: dict[str, Any], says: 
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_plain_sgd_is_taken(momentum: float) -> None:
+def test_plain_sgd_is_accepted(momentum: float) -> None:
     check_plain_sgd(optimizer(momentum=momentum))

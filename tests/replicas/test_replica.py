@@ -1,4 +1,4 @@
-"""Which runs a grid stands for, and statistics over those that differ in the seed only."""
+"""The replicas of a grid, and statistics over replicas that differ in the seed alone."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ import pytest
 from lnsgd.replicas import Replica, ReplicaGrid, group_statistics, groups
 
 
-def test_a_number_of_seeds_is_counted_from_the_runs_own() -> None:
+def test_a_number_of_seeds_is_counted_from_the_seed_of_the_run() -> None:
     assert ReplicaGrid(seeds=3).replicas(7) == [Replica(7), Replica(8), Replica(9)]
     assert ReplicaGrid().replicas(4) == [Replica(4)]
 
@@ -18,7 +18,7 @@ def test_seeds_in_a_list_are_as_given() -> None:
     assert ReplicaGrid(seeds=[5, 0, 2]).replicas(7) == [Replica(5), Replica(0), Replica(2)]
 
 
-def test_every_combination_with_the_seeds_beside_each_other() -> None:
+def test_every_combination_with_seeds_next_to_each_other() -> None:
     grid = ReplicaGrid(seeds=2, noise=[0.0, 0.2], lr=[0.1, 0.3], subset=[50])
     assert grid.replicas(0) == [
         Replica(seed, noise, lr, 50) for noise in (0.0, 0.2) for lr in (0.1, 0.3) for seed in (0, 1)
@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("options", "says"), REFUSED.values(), ids=REFUSED)
-def test_what_no_grid_is(options: dict[str, Any], says: str) -> None:
+def test_bad_grids_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         ReplicaGrid(**options)
 

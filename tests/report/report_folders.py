@@ -1,4 +1,4 @@
-"""Folders for reports, written by hand."""
+"""Write folders for reports by hand."""
 
 import io
 from pathlib import Path
@@ -7,36 +7,40 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 
-from lnsgd.analysis.table import tabled
-from lnsgd.figures.claims import Claim, judge, write_claims
-from lnsgd.figures.summary import write_summary
-from lnsgd.run_folder import RunFolder
+from lnsgd.figures.framework.claims import CONTROL, Claim, judge
+from lnsgd.figures.framework.summary import claims_record, write_summary
+from lnsgd.records.analyses import analysis_table
+from lnsgd.records.claims import write_claims
+from lnsgd.runs.folder import RunFolder
 from tests.figures import tiny
 from tests.figures.handmade import handmade
 
 HOSTILE = "<script>alert(1)</script>"
 
 CLAIMS = [
-    judge("|N| falls", source="Theorem 1", paper="falls", measured=[0.25, 0.75], high=1.0),
-    judge(f"error {HOSTILE}", source="Fig. 1", paper=0.21, measured=[0.3333], low=0.1, high=0.2),
-    judge("diverges", source="Fig. 2", paper=3, measured=[float("nan"), 1.0], low=4),
+    judge("falls", "|N| falls", tiny.STATEMENT, paper="falls", measured=[0.49, 0.51], high=1.0),
+    judge(
+        "error", f"error {HOSTILE}", tiny.STATEMENT, paper=0.21, measured=[0.33, 0.34], low=0.1, high=0.2, why=HOSTILE
+    ),
+    judge("diverges", "diverges", CONTROL, source="Fig. 2", paper=3, measured=[float("nan"), 1.0], low=4),
 ]
 
 
 def png(path: Path) -> Path:
-    """A picture of 60 × 40 pixels."""
+    """Write a picture of 60 × 40 pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     matplotlib.figure.Figure(figsize=(0.6, 0.4), dpi=100).savefig(path, format="png")
     return path
 
 
 def figure(folder: Path, claims: list[Claim] = CLAIMS) -> Path:
-    """A figure's results in their committed form: as `lnsgd.figures` writes them, without arms."""
+    """Write the results of a figure as they are kept in ``docs/results``, without arms."""
     folder.mkdir(parents=True)
-    write_claims(claims, folder / "claims.json")
     png(folder / "tiny.png")
     runs = {"p = 0": tiny.hand_made_run(folder / "arm", [], seconds=61.7, steps=1000)}
-    write_summary(tiny.figure(folder), "ci", 2, runs, claims, folder / "summary.md")
+    record = claims_record(tiny.figure(folder), "ci", 2, runs, claims)
+    write_claims(record, folder / "claims.json")
+    write_summary(record, folder / "summary.md")
     for path in [*(folder / "arm").iterdir(), folder / "tiny.yaml"]:
         path.unlink()
     (folder / "arm").rmdir()
@@ -44,7 +48,7 @@ def figure(folder: Path, claims: list[Claim] = CLAIMS) -> Path:
 
 
 def run(folder: Path, *, config: str = "model: tiny\n") -> RunFolder:
-    """A finished run of four replicas: two seeds at two levels of noise."""
+    """Write a finished run of four replicas: two seeds at two levels of noise."""
     steps = [0, 1, 10, 100]
     curves = {
         ("active_fraction", "train", "net.relu"): np.array([[0.5, 0.4, 0.3, 0.2 + 0.02 * r] for r in range(4)]),
@@ -63,7 +67,10 @@ RUN = [("runs/a/init.safetensors", 0, 0), ("runs/a/checkpoints/e=0.ckpt", 9, 0),
 
 
 def analysis(folder: Path, checkpoints: list[tuple[str, int | None, int]], stderr: float = 0.25) -> Path:
-    """Of checkpoints (file, step, replica): loss 1 / (step + 1) + replica, a trace with an error, an exact norm."""
+    """Write an analysis of checkpoints (file, step, replica).
+
+    The loss is 1 / (step + 1) + replica; the trace has an error; the norm is exact.
+    """
     rows = []
     for path, step, replica in checkpoints:
         where = {"checkpoint": path, "step": step, "epoch": None, "replica": replica}
@@ -75,12 +82,12 @@ def analysis(folder: Path, checkpoints: list[tuple[str, int | None, int]], stder
         names = ("measure", "split", "layer", "value", "stderr")
         rows += [{**where, **dict(zip(names, of_measure))} for of_measure in values]
     folder.mkdir(parents=True, exist_ok=True)
-    tabled(rows).to_parquet(folder / "analysis.parquet")
+    analysis_table(rows).to_parquet(folder / "analysis.parquet")
     return folder
 
 
 def comparison(folder: Path, seeds: int = 1) -> Path:
-    """Of two networks, or of pairs of them: a trace with errors, an exact loss, a line."""
+    """Write a comparison of two networks or of pairs: a trace with errors, an exact loss, and the line between."""
     folder.mkdir(parents=True, exist_ok=True)
     difference = {
         "a": 2.0,

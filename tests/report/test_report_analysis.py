@@ -1,4 +1,4 @@
-"""What `lnsgd analyze` wrote, on the page: trajectories, single checkpoints, comparisons, within a run's folder."""
+"""Sections of analyses: trajectories, single checkpoints, comparisons, and analyses in the folder of a run."""
 
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from lnsgd.report.content import Section, Table
 from lnsgd.report.find import read_folders
 from lnsgd.report.plot import BOTTOM, TOP
 from lnsgd.report.run_section import read_run
+from tests.analysis.analyzed_runs import analyzed_config
 from tests.report import report_folders
 from tests.report.report_folders import RUN, analysis, comparison
+from tests.small_config import fit
 
 
 def rows_of(table: Table) -> list[dict[str, str]]:
@@ -20,7 +22,7 @@ def rows_of(table: Table) -> list[dict[str, str]]:
     return [dict(zip(names, (cell.text for cell in row))) for row in table.rows]
 
 
-def test_a_trajectory_has_its_last_checkpoint_all_of_them_and_curves(tmp_path: Path) -> None:
+def test_several_checkpoints_have_two_tables_and_curves(tmp_path: Path) -> None:
     section = read_analysis(analysis(tmp_path / "x", RUN))
     assert (section.kind, section.state, section.lead) == ("analysis", "3 networks, 9 numbers", "Checkpoints of a.")
     last, every = section.tables
@@ -37,8 +39,8 @@ def test_a_trajectory_has_its_last_checkpoint_all_of_them_and_curves(tmp_path: P
     assert "0.01 at step 99" in drawn.whole[0].says
 
 
-def test_an_error_band_is_as_high_as_the_error(tmp_path: Path) -> None:
-    """Of traces 10, 19 and 109 with an error of 50 the first reaches from −40 to 60, the last from 59 to 159."""
+def test_error_band_has_the_height_of_the_error(tmp_path: Path) -> None:
+    """The traces are 10, 19 and 109 ± 50: the first band reaches from −40 to 60, the last from 59 to 159."""
     (drawn,) = read_analysis(analysis(tmp_path / "x", RUN, stderr=50.0)).plots
     (band,) = drawn.whole[1].lines[0].bands
     heights = [float(point.partition(",")[2]) for point in band.split()]
@@ -47,7 +49,7 @@ def test_an_error_band_is_as_high_as_the_error(tmp_path: Path) -> None:
     assert heights == pytest.approx(expected, abs=0.06)
 
 
-def test_two_runs_are_two_curves_and_their_ends_two_rows(tmp_path: Path) -> None:
+def test_two_runs_have_two_curves_and_two_last_rows(tmp_path: Path) -> None:
     other = [(path.replace("runs/a", "runs/b"), step, replica) for path, step, replica in RUN[:2]]
     section = read_analysis(analysis(tmp_path / "x", [*RUN, *other]))
     assert section.plots[0].legend == ["a", "b"]
@@ -57,7 +59,7 @@ def test_two_runs_are_two_curves_and_their_ends_two_rows(tmp_path: Path) -> None
     assert read_analysis(analysis(tmp_path / "y", [*RUN, *far])).plots[0].legend == ["runs/a", "elsewhere/a"]
 
 
-def test_replicas_are_means_with_their_deviation(tmp_path: Path) -> None:
+def test_replicas_are_averaged_with_standard_deviation(tmp_path: Path) -> None:
     each = [(path, step, replica) for path, step, _ in RUN for replica in (0, 1, 2)]
     section = read_analysis(analysis(tmp_path / "x", each))
     assert section.state == "9 networks, 27 numbers"
@@ -68,14 +70,14 @@ def test_replicas_are_means_with_their_deviation(tmp_path: Path) -> None:
     assert len(section.plots[0].whole[0].lines[0].bands) == 1
 
 
-def test_files_of_weights_have_a_table_without_curves(tmp_path: Path) -> None:
+def test_weight_files_have_a_table_and_no_curves(tmp_path: Path) -> None:
     section = read_analysis(analysis(tmp_path / "x", [("w/one.pt", None, 0), ("w/two.pt", None, 0)]))
     (table,) = section.tables
     assert [row["file"] for row in rows_of(table)] == ["one.pt"] * 3 + ["two.pt"] * 3
     assert section.plots == []
 
 
-def test_a_comparison(tmp_path: Path) -> None:
+def test_comparison_of_two_networks(tmp_path: Path) -> None:
     section = read_analysis(comparison(tmp_path / "a-vs-b"))
     assert (section.kind, section.name, section.state) == ("comparison", "a-vs-b", "A against B")
     differences, alike, line = section.tables
@@ -87,7 +89,7 @@ def test_a_comparison(tmp_path: Path) -> None:
     assert [picture.name for picture in section.pictures] == ["path.png"]
 
 
-def test_a_comparison_of_pairs(tmp_path: Path) -> None:
+def test_comparison_of_pairs_is_averaged(tmp_path: Path) -> None:
     _, alike, line = read_analysis(comparison(tmp_path / "a-vs-b", seeds=2)).tables
     assert rows_of(alike)[0]["value"] == "0.60 ± 0.14"
     assert rows_of(line)[0]["loss"] == "1.50 ± 0.71"
@@ -98,7 +100,7 @@ def section_of(folder: Path) -> Section:
     return section
 
 
-def test_they_are_found_among_runs_and_within_one(tmp_path: Path) -> None:
+def test_analyses_are_found_beside_runs_and_inside_a_run(tmp_path: Path) -> None:
     report_folders.run(tmp_path / "runs" / "r")
     analysis(tmp_path / "runs" / "analysis" / "x", RUN)
     comparison(tmp_path / "runs" / "analysis" / "y")
@@ -116,12 +118,12 @@ def test_they_are_found_among_runs_and_within_one(tmp_path: Path) -> None:
     assert not is_analysis(tmp_path / "unfinished")
 
 
-def test_what_the_command_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a real analysis, a real comparison and a real report."""
-    from tests.analysis.analyzed_runs import KEEP_ALL, SMALL, train
-
-    config = SMALL.replace("subset: 120", "subset: 24").replace("max_epochs: 3", "max_epochs: 2")
-    made = train(tmp_path / "made", config=config.partition("  callbacks:")[0] + "  callbacks:\n" + KEEP_ALL)
+def test_analysis_written_by_the_command_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The analysis, the comparison and the report are made by the commands."""
+    config = analyzed_config(keep_all=True, max_epochs=2)
+    config["data"]["init_args"]["subset"] = 24
+    config["trainer"]["callbacks"] = config["trainer"]["callbacks"][-1:]  # no measures
+    made = fit(config, tmp_path / "made").path
     few = ["--measures", "Performance,HessianTrace"]
     main(["analyze", str(made), *few, "--out", str(tmp_path / "out" / "x")])
     ends = [str(made / "init.safetensors"), str(made)]
@@ -147,12 +149,12 @@ BROKEN = {
     "table": ("x/analysis.parquet", b"no", "x/analysis.parquet cannot be read"),
     "differences": ("y/differences.parquet", b"no", "y/differences.parquet cannot be read"),
     "ended": ("x/analysis.json", b"{", "x/analysis.json cannot be read"),
-    "picture": ("y/path.png", b"no", "y/path.png is no PNG"),
+    "picture": ("y/path.png", b"no", "y/path.png is not a PNG"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_damaged_file_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_file_gives_a_one_line_error(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     analysis(tmp_path / "in" / "x", RUN)
     comparison(tmp_path / "in" / "y")
     file, content, says = BROKEN[name]
@@ -165,10 +167,10 @@ def test_damaged_file_is_one_line(name: str, tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "page.html").exists()
 
 
-def test_missing_parts_of_a_comparison_are_named(tmp_path: Path) -> None:
+def test_missing_file_of_a_comparison_is_named(tmp_path: Path) -> None:
     (comparison(tmp_path / "y") / "similarity.parquet").unlink()
     with pytest.raises(ValueError, match=r"y/similarity\.parquet is missing; make it again, or leave this folder out"):
         read_folders([tmp_path])
     pd.DataFrame({"step": [1]}).to_parquet(tmp_path / "y" / "differences.parquet")
-    with pytest.raises(ValueError, match=r"y/differences\.parquet has no column 'measure'"):
+    with pytest.raises(ValueError, match=r"y/differences\.parquet has no column 'split'"):
         read_folders([tmp_path])

@@ -1,10 +1,10 @@
-"""The page in headless Chromium: it works, loads nothing, and fits a phone."""
+"""The page in headless Chromium: its script works, it loads nothing, and it fits a phone."""
 
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,13 +57,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     cells[5] = (cells[5][0], {})
     handmade_sweep(folder / "in" / "swept", cells, {3: "failed", 4: "diverged"}, [(0, 1, "", "x", "", 1.0)])
     page = folder / "report.html"
-    page.write_text(render(read_folders([folder / "in"]), datetime.now(timezone.utc)), encoding="utf-8")
+    page.write_text(render(read_folders([folder / "in"]), datetime.now(UTC)), encoding="utf-8")
     return page.as_uri()
 
 
 @pytest.fixture
 def page(chrome: "Chrome", address: str) -> Iterator["Chrome"]:
-    """The page, wide and light; a test that leaves an error in the console fails."""
+    """Open the page, wide and light; a test that leaves an error in the console fails."""
     show(chrome, 1280, "light")
     for kind in ("browser", "performance"):
         chrome.get_log(kind)
@@ -80,7 +80,7 @@ def show(chrome: "Chrome", width: int, scheme: str, media: str = "screen") -> No
 
 
 def column(page: "Chrome", name: str) -> list[str]:
-    """A column of the sweep's table as it is shown."""
+    """Return a column of the sweep's table as shown."""
     script = """
         const table = document.querySelector('#swept table');
         const heads = [...table.tHead.querySelectorAll('button')];
@@ -105,7 +105,7 @@ def test_nothing_is_requested(page: "Chrome", address: str) -> None:
     assert [url for url in asked if url != address and not url.startswith("data:image/png;base64,")] == []
 
 
-def test_nothing_but_the_pages_own_script_runs(page: "Chrome") -> None:
+def test_only_the_script_of_the_page_runs(page: "Chrome") -> None:
     page.execute_script(
         "const script = document.createElement('script'); script.text = 'window.intruded = true';"
         "document.body.append(script);"
@@ -116,7 +116,7 @@ def test_nothing_but_the_pages_own_script_runs(page: "Chrome") -> None:
     assert len([text for text in refusals if "Content Security Policy" in text]) == len(refusals) == 2
 
 
-def test_text_from_files_is_text(page: "Chrome") -> None:
+def test_text_from_files_is_not_markup(page: "Chrome") -> None:
     assert page.execute_script("return document.scripts.length") == 1
     assert report_folders.HOSTILE in page.find_element("css selector", "#tiny-claim-2").text
 
@@ -131,7 +131,7 @@ def test_sorting_by_numbers(page: "Chrome") -> None:
 
 
 def test_sorting_by_numbers_of_all_sizes(page: "Chrome") -> None:
-    """Some are shown in powers of ten, some with separators; the cell without a number is last either way."""
+    """Some numbers are powers of ten, some have separators; a cell without a number is last in both directions."""
     page.execute_script(
         "const size = document.querySelector('#swept .size'); size.value = '0';size.dispatchEvent(new Event('change'));"
     )
@@ -162,7 +162,7 @@ def test_sorting_by_text_and_from_the_keyboard(page: "Chrome") -> None:
     assert column(page, "name")[0] == f"n{CELLS - 1}"
 
 
-def test_an_analysis_is_sorted_by_values_whose_text_has_an_error(page: "Chrome") -> None:
+def test_values_with_errors_are_sorted_by_value(page: "Chrome") -> None:
     """The last checkpoint: loss 0.01, trace 109.00 ± 0.25, norm 3."""
     table = page.find_element("css selector", "#analyzed table")
     table.find_element("css selector", "thead button[title='value']").click()
@@ -210,7 +210,7 @@ def test_fits_a_phone(page: "Chrome") -> None:
     assert inside > outside
 
 
-def test_contents_on_a_phone_close_behind_a_link(page: "Chrome") -> None:
+def test_contents_on_a_phone_close_after_a_link(page: "Chrome") -> None:
     assert page.find_element("id", "contents").get_attribute("open")
     show(page, 360, "light")
     page.refresh()
@@ -222,7 +222,7 @@ def test_contents_on_a_phone_close_behind_a_link(page: "Chrome") -> None:
 
 
 def colors(page: "Chrome") -> tuple[float, float]:
-    """Brightness of background and text, from 0 to 1."""
+    """Return the brightness of background and text, from 0 to 1."""
     script = """
         const style = getComputedStyle(document.body);
         return [style.backgroundColor, style.color].map((color) => color.match(/[\\d.]+/g).map(Number));
@@ -269,7 +269,7 @@ def test_pictures_in_full_size(page: "Chrome") -> None:
     assert not dialog.is_displayed()
 
 
-def test_a_link_opens_what_it_leads_into(page: "Chrome") -> None:
+def test_link_opens_its_collapsed_target(page: "Chrome") -> None:
     part = page.find_element("id", "computed-1")
     assert not part.get_attribute("open")
     page.execute_script("location.hash = 'computed-1'")

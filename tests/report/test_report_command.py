@@ -1,9 +1,9 @@
-"""``lnsgd report``: the page it writes, and what it refuses."""
+"""The command ``lnsgd report``: the page that it writes, and the folders that it refuses."""
 
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,7 @@ from tests.report import report_folders
 ONE = [(0, 1, "val", "x", "", 1.0)]
 
 
-def test_writes_one_page_and_says_where(
+def test_page_is_written_and_its_path_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -34,7 +34,7 @@ def test_writes_one_page_and_says_where(
 
 
 def page_of(*folders: Path) -> str:
-    return render(read_folders(folders), datetime.now(timezone.utc))
+    return render(read_folders(folders), datetime.now(UTC))
 
 
 def test_page_loads_nothing(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     assert not re.search(r"[\"'] onload=", page)
 
 
-def test_rows_beyond_the_first_wait_for_the_script(tmp_path: Path) -> None:
+def test_further_rows_are_hidden_until_the_script_runs(tmp_path: Path) -> None:
     handmade_sweep(tmp_path, [({"i": i}, {"x": 1.5 * i}) for i in range(ROWS + 7)], {}, ONE)
     page = page_of(tmp_path)
     before, waiting = page.split("<template>")
@@ -73,35 +73,64 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def change_record(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
 def change_claim(path: Path, **fields: object) -> None:
-    claims = json.loads(path.read_text())
-    path.write_text(json.dumps([{**claims[0], **fields}, *claims[1:]]))
+    record = json.loads(path.read_text())
+    record["claims"][0] |= fields
+    path.write_text(json.dumps(record))
 
 
 Break = Callable[[Path], object]
 
 BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     "claims": (lambda at: damage(at / "tiny/claims.json"), ("tiny/claims.json cannot be read",)),
-    "claims-no-list": (lambda at: (at / "tiny/claims.json").write_text("{}"), ("tiny/claims.json holds dict", "list")),
+    "claims-no-list": (
+        lambda at: (at / "tiny/claims.json").write_text("{}"),
+        ("tiny/claims.json", "no list of claims"),
+    ),
+    "claims-version": (
+        lambda at: change_record(at / "tiny/claims.json", version=99),
+        ("tiny/claims.json", "its version is 99"),
+    ),
+    "provenance": (
+        lambda at: change_record(at / "tiny/claims.json", provenance={"seconds": "long"}),
+        ("tiny/claims.json", "its seconds is 'long'"),
+    ),
     "claim-no-object": (lambda at: (at / "tiny/claims.json").write_text("[1]"), ("claim 1", "fields claim, source")),
-    "claim-field": (lambda at: change_claim(at / "tiny/claims.json", extra=1), ("claim 1", "fields claim, source")),
+    "claim-field": (lambda at: change_claim(at / "tiny/claims.json", extra=1), ("claim 1", "fields claim, kind")),
     "claim-type": (lambda at: change_claim(at / "tiny/claims.json", n="five"), ("claim 1", "n = 'five'")),
-    "verdict-type": (lambda at: change_claim(at / "tiny/claims.json", holds="no"), ("claim 1", "holds = 'no'")),
+    "verdict-type": (lambda at: change_claim(at / "tiny/claims.json", verdict="no"), ("claim 1", "verdict = 'no'")),
+    "verdict-by-hand": (
+        lambda at: change_claim(at / "tiny/claims.json", verdict="fails"),
+        ("claim 1 has verdict = 'fails'", "'holds' follows from its interval and bounds"),
+    ),
+    "interval": (
+        lambda at: change_claim(at / "tiny/claims.json", interval=[1, True]),
+        ("claim 1", "interval = [1, True]"),
+    ),
+    "claim-kind": (lambda at: change_claim(at / "tiny/claims.json", kind="ours"), ("claim 1", "kind = 'ours'")),
+    "claim-n": (lambda at: change_claim(at / "tiny/claims.json", n=0), ("claim 1", "n = 0")),
+    "claim-large": (lambda at: change_claim(at / "tiny/claims.json", n=10**400), ("claim 1", "n above 1e+18")),
     "measured-bool": (lambda at: change_claim(at / "tiny/claims.json", measured=True), ("claim 1", "measured = True")),
     "picture-missing": (lambda at: (at / "tiny/tiny.png").unlink(), ("tiny/tiny.png is missing",)),
-    "picture-damaged": (lambda at: (at / "tiny/tiny.png").write_text("no"), ("tiny/tiny.png is no PNG",)),
+    "picture-damaged": (lambda at: (at / "tiny/tiny.png").write_text("no"), ("tiny/tiny.png is not a PNG",)),
     "settings": (lambda at: (at / "tiny/settings.json").write_text("["), ("tiny/settings.json cannot be read",)),
-    "settings-no-object": (lambda at: (at / "tiny/settings.json").write_text("[]"), ("settings.json holds list",)),
-    "summary": (lambda at: (at / "tiny/summary.md").write_bytes(b"\xff"), ("tiny/summary.md cannot be read",)),
+    "settings-no-object": (
+        lambda at: (at / "tiny/settings.json").write_text("[]"),
+        ("tiny/settings.json", "holds list"),
+    ),
     "measures": (lambda at: damage(at / "r/measures.parquet"), ("r/measures.parquet cannot be read",)),
     "measures-column": (
         lambda at: pd.DataFrame({"step": [1]}).to_parquet(at / "r/measures.parquet"),
-        ("r/measures.parquet has no column 'split'",),
+        ("r/measures.parquet has no column 'epoch'",),
     ),
     "finished": (lambda at: damage(at / "r/finished.json"), ("r/finished.json cannot be read",)),
-    "finished-type": (lambda at: (at / "r/finished.json").write_text('{"steps": "x"}'), ("steps = 'x'",)),
-    "ended": (lambda at: (at / "r/finished.json").write_text('{"ended": "noon"}'), ("ended = 'noon'",)),
-    "ended-type": (lambda at: (at / "r/finished.json").write_text('{"ended": 12}'), ("ended = 12",)),
+    "finished-type": (lambda at: (at / "r/finished.json").write_text('{"steps": "x"}'), ("its steps is 'x'",)),
+    "ended": (lambda at: (at / "r/finished.json").write_text('{"ended": "noon"}'), ("its ended is 'noon'",)),
+    "ended-type": (lambda at: (at / "r/finished.json").write_text('{"ended": 12}'), ("its ended is 12",)),
     "replicas": (lambda at: (at / "r/replicas.csv").write_text("replica,seed\nx,1\n"), ("r/replicas.csv", "number")),
     "replicas-column": (lambda at: (at / "r/replicas.csv").write_text("a\n1\n"), ("no column 'replica'",)),
     "metrics": (lambda at: (at / "r/metrics.csv").write_text(""), ("r/metrics.csv cannot be read",)),
@@ -109,7 +138,7 @@ BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     "config": (lambda at: (at / "r/config.yaml").write_bytes(b"\xff"), ("r/config.yaml cannot be read",)),
     "run-picture": (
         lambda at: (at / "r/figures/replica0/firings.png").write_bytes(b"\x89PNG\r\n\x1a\n"),
-        ("replica0/firings.png is no PNG",),
+        ("replica0/firings.png is not a PNG",),
     ),
     "planned": (lambda at: damage(at / "swept/planned.parquet"), ("swept/planned.parquet cannot be read",)),
     "piece": (lambda at: damage(at / "swept/cells/one.parquet"), ("swept/cells/one.parquet cannot be read",)),
@@ -124,7 +153,7 @@ BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A figure, a run and a sweep, in a folder of their own."""
+    """Write a figure, a run and a sweep into one folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LNSGD_DEBUG", raising=False)
     report_folders.figure(tmp_path / "in" / "tiny")
@@ -134,7 +163,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a command that ends with 2 and writes nothing."""
+    """Return the one line of a command that ends with 2 and writes nothing."""
     with pytest.raises(SystemExit) as ended:
         main(["report", *args])
     assert ended.value.code == 2
@@ -156,20 +185,20 @@ def test_damaged_file(folders: Path, capsys: pytest.CaptureFixture[str], breaks:
     assert [part for part in says if part not in line] == []
 
 
-def test_nothing_to_report(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_results_is_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folders / "empty").mkdir()
     assert "empty holds nothing to report; give folders" in refused([str(folders), str(folders / "empty")], capsys)
-    assert "nowhere is no folder; give" in refused(["nowhere"], capsys)
+    assert "nowhere is not a folder; give" in refused(["nowhere"], capsys)
     assert "--help" in refused([], capsys)
 
 
-def test_out_that_cannot_be_written(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_output_is_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"--out {folders} is a folder; give a file" in refused([str(folders), "--out", str(folders)], capsys)
     out = folders / "r" / "config.yaml" / "report.html"
     assert "cannot write to" in refused([str(folders), "--out", str(out)], capsys)
 
 
-def test_an_old_page_survives_a_failure(folders: Path) -> None:
+def test_old_page_is_kept_after_an_error(folders: Path) -> None:
     Path("page").write_text("old")
     damage(folders / "tiny" / "claims.json")
     with pytest.raises(SystemExit):

@@ -18,7 +18,7 @@ def test_mean_and_standard_deviation_over_a_group() -> None:
     generator = np.random.default_rng(0)
     values = generator.normal(size=(6, 3))
     table = rows(*((r, s, "val", "loss", "", values[r, t]) for t, s in enumerate((0, 5, 7)) for r in range(6)))
-    (found,) = trajectories(table, {0: "a", 1: "a", 2: "a", 3: "b", 4: "b"})  # 5 does not count
+    (found,) = trajectories(table, table["unit"], {0: "a", 1: "a", 2: "a", 3: "b", 4: "b"})  # 5 does not count
     assert (found.name, found.layer) == ("loss/val", "")
     for curve, label, members in zip(found.curves, "ab", (slice(0, 3), slice(3, 5))):
         assert curve.label == label
@@ -27,9 +27,9 @@ def test_mean_and_standard_deviation_over_a_group() -> None:
         np.testing.assert_allclose(curve.std, values[members].std(0, ddof=1), rtol=1e-13)
 
 
-def test_what_is_not_finite_does_not_count() -> None:
+def test_non_finite_values_do_not_count() -> None:
     table = rows((0, 1, "", "norm", "w", 2.0), (1, 1, "", "norm", "w", NAN), (0, 2, "", "norm", "w", float("inf")))
-    (found,) = trajectories(table, {0: "", 1: ""})
+    (found,) = trajectories(table, table["unit"], {0: "", 1: ""})
     assert (found.name, found.layer) == ("norm/w", "w")
     np.testing.assert_array_equal(found.curves[0].mean, [2.0, NAN])
     np.testing.assert_array_equal(found.curves[0].std, [NAN, NAN])
@@ -37,12 +37,12 @@ def test_what_is_not_finite_does_not_count() -> None:
 
 def test_curves_are_in_the_order_of_groups_and_sorted_by_step() -> None:
     table = rows((1, 9, "", "x", "", 1.0), (0, 9, "", "x", "", 2.0), (0, 3, "", "x", "", 3.0))
-    (found,) = trajectories(table, {0: "first", 1: "second"})
+    (found,) = trajectories(table, table["unit"], {0: "first", 1: "second"})
     assert [curve.label for curve in found.curves] == ["first", "second"]
     np.testing.assert_array_equal(found.curves[0].steps, [3, 9])
 
 
-def test_logged_numbers_that_are_no_measures() -> None:
+def test_logged_numbers_that_are_not_measures() -> None:
     metrics = pd.DataFrame(
         {
             **{"step": [1, 2, 3], "epoch": 0, "name": ["a", "b", "c"], "train/loss": [NAN, 2.0, 1.0]},
@@ -59,7 +59,7 @@ def test_logged_numbers_that_are_no_measures() -> None:
     assert np.isnan(found["acc"][1].std).all()
 
 
-def test_of_too_many_groups_some_are_shown() -> None:
+def test_some_of_too_many_groups_are_drawn() -> None:
     labels = [str(i) for i in range(30)]
     shown = shown_labels(labels)
     assert len(set(shown)) == MOST_CURVES
@@ -87,7 +87,7 @@ def test_steps_are_on_a_logarithmic_axis_and_values_on_a_linear_one() -> None:
     assert (by_label["0"], by_label["4"]) == (BOTTOM, TOP)
 
 
-def test_step_zero_stands_apart() -> None:
+def test_step_zero_is_drawn_apart() -> None:
     drawn = plot(Trajectory("x", "", [curve([0, 1, 10], [1.0, 2.0, 3.0])]), [""])
     x = points(drawn.lines[0].paths[0])[:, 0]
     assert x[0] == LEFT
@@ -112,14 +112,14 @@ def test_band_is_one_standard_deviation_to_both_sides() -> None:
     np.testing.assert_allclose(points(drawn.lines[0].bands[0])[:, 1], [*upper, *lower[::-1]], atol=0.051)
 
 
-def test_a_curve_is_broken_where_there_is_no_number() -> None:
+def test_curve_is_broken_at_missing_values() -> None:
     drawn = plot(Trajectory("x", "", [curve([1, 2, 3, 4, 5], [1.0, 2.0, NAN, 3.0, NAN])]), [""])
     assert [len(points(path)) for path in drawn.lines[0].paths] == [2]
     assert len(drawn.lines[0].dots) == 1  # step 4 alone
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e-12, 1e9])
-def test_one_point(value: float) -> None:
+def test_single_point_is_a_dot(value: float) -> None:
     drawn = plot(Trajectory("x", "", [curve([7], [value])]), [""])
     ((x, y),) = drawn.lines[0].dots
     assert LEFT <= x <= RIGHT
@@ -127,12 +127,12 @@ def test_one_point(value: float) -> None:
     assert [tick.label for tick in drawn.x_ticks] == ["7"]
 
 
-def test_nothing_finite() -> None:
+def test_plot_without_finite_values() -> None:
     drawn = plot(Trajectory("x", "", [curve([1, 2], [NAN, NAN])]), [""])
     assert (drawn.lines, drawn.says) == ((), "x: no finite number")
 
 
-def test_a_long_curve_keeps_its_ends_and_everything_stays_inside() -> None:
+def test_long_curve_keeps_its_ends_and_stays_inside() -> None:
     steps = list(range(20_000))
     mean = np.cumsum(np.random.default_rng(1).normal(size=len(steps)))
     drawn = plot(Trajectory("x", "", [curve(steps, mean.tolist(), [1.0] * len(steps))]), [""])
@@ -146,11 +146,11 @@ def test_a_long_curve_keeps_its_ends_and_everything_stays_inside() -> None:
 
 
 def number_of(says: str) -> float:
-    """The last value in a plot's words."""
+    """Return the last value in the words of a plot."""
     return float(says.rpartition(" at step ")[0].rpartition(", ")[2].replace("−", "-").replace(",", ""))
 
 
-def test_colors_go_by_label_and_layers_stand_apart() -> None:
+def test_colors_follow_labels_and_layers_are_apart() -> None:
     both = [curve([1, 2], [1.0, 2.0], label=label) for label in "ab"]
     found = plots("t", [Trajectory("x", "", both), Trajectory("y/w", "w", both[1:])], ["a", "b"])
     assert (found.legend, [p.title for p in found.whole], [p.title for p in found.layers]) == (

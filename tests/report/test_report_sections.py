@@ -1,4 +1,4 @@
-"""Folders as sections, and how they are found."""
+"""Sections of folders, and how the folders are found."""
 
 import json
 import os
@@ -24,7 +24,7 @@ OPTIONS = {"model.label_noise.p": 0.1, "model.net.widths": [6, 4, 1]}
 
 
 def sweep(folder: Path) -> Path:
-    """Of 6 cells one failed, one diverged."""
+    """Write a sweep of 6 cells, of which one failed and one diverged."""
     cells = [
         (
             {**OPTIONS, "data.subset": 10 * (1 + i // 2), "seed_everything": i % 2},
@@ -44,25 +44,27 @@ def sweep(folder: Path) -> Path:
 
 
 def cells(section: Section, number: int = 0) -> list[dict[str, str]]:
-    """The texts of a table by the names of its columns."""
+    """Return the texts of a table by the names of its columns."""
     table = section.tables[number]
     names = [column.name for column in table.columns]
     return [dict(zip(names, (cell.text for cell in row))) for row in table.rows]
 
 
-def test_figure_in_its_committed_form(tmp_path: Path) -> None:
+def test_figure_as_kept_in_the_repository(tmp_path: Path) -> None:
     section = read_figure(report_folders.figure(tmp_path / "tiny"))
     assert (section.kind, section.name, section.lead) == ("figure", "tiny", "Nothing much.")
-    assert section.state == "1 of 3 claims hold"
+    assert section.state == "paper: 1 of 2 holds, 1 fails; control: 0 of 1 hold, 1 undecided"
     assert [claim.holds for claim in section.claims] == [True, False, False]
     assert section.claims[:2] == report_folders.CLAIMS[:2]
     facts = dict(section.facts)
     assert facts["command"] == "lnsgd reproduce tiny --scale ci --seeds 2"
-    assert (facts["time"], facts["device"]) == ("62 s for 1,000 steps of every seed", "abacus with 2 threads")
+    assert (facts["time"], facts["steps"]) == ("61.7 s", "1,000")
+    assert (facts["device"], facts["threads"]) == ("abacus", "2")
     assert facts["versions"].startswith("lnsgd ")
     (picture,) = section.pictures
     assert (picture.width, picture.height) == (60, 40)
-    assert picture.alt == (f"Nothing much. Holds: |N| falls. Does not hold: error {report_folders.HOSTILE}; diverges.")
+    failed = f"error {report_folders.HOSTILE}"
+    assert picture.alt == f"Nothing much. Holds: |N| falls. Undecided: diverges. Fails: {failed}."
     assert section.parts == []
 
 
@@ -79,14 +81,14 @@ def test_figure_with_its_arms(tmp_path: Path) -> None:
     assert [text.title for text in section.texts] == ["Options of all arms"]
 
 
-def test_figure_whose_arms_are_sweeps_and_that_is_not_finished(tmp_path: Path) -> None:
+def test_unfinished_figure_with_sweeps_as_arms(tmp_path: Path) -> None:
     sweep(tmp_path / "out" / "p_0")
     config = "# why\nmodel: x\n"
     settings = {"figure": "swept", "scale": "ci", "seeds": 2, "configs": {"p = 0": config, "p = 1": config}}
     (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
     (section,) = read_folders([tmp_path])
     assert (section.kind, section.state, section.claims, section.pictures) == ("figure", "not finished", [], [])
-    assert "goes on with it" in section.notes[0]
+    assert "resumes the figure" in section.notes[0]
     assert [part.kind for part in section.parts] == ["sweep"]
     assert [(text.title, text.text) for text in section.texts[1:]] == [("Config as shipped, of p = 0; p = 1", config)]
 
@@ -108,7 +110,7 @@ def test_sweep(tmp_path: Path) -> None:
     assert [text.title for text in section.texts] == ["sweep.yaml"]
 
 
-def test_sweep_that_has_only_begun(tmp_path: Path) -> None:
+def test_sweep_without_results(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "swept")
     (folder / "cells" / "one.parquet").unlink()
     (folder / "finished.json").unlink()
@@ -143,8 +145,28 @@ def test_ordinary_run_has_standard_errors(tmp_path: Path) -> None:
     assert [row["value"] for row in cells(section)] == ["2.00 ± 0.20"]  # handmade: a tenth of the value
 
 
+def test_number_measured_before_the_last_step_is_shown_with_its_step(tmp_path: Path) -> None:
+    rows = [(0, 0, "", "fit", "", 1.0), (3, 0, "", "fit", "", 2.0), (5, 0, "", "loss", "", 4.0)]
+    section = read_run(tiny.hand_made_run(tmp_path / "r", rows, [None]).path)
+    found = [(row["measure"], row["step"], row["value"]) for row in cells(section)]
+    assert found == [("fit", "3", "2.00 ± 0.20"), ("loss", "5", "4.00 ± 0.40")]
+
+
+def test_replicas_that_diverged_have_no_final_measures(tmp_path: Path) -> None:
+    rows = [(step, replica, "", "loss", "", float(replica)) for step in (0, 5) for replica in (0, 1, 2)]
+    rows = [row for row in rows if row[:2] != (5, 2)]  # it diverged at step 3
+    section = read_run(tiny.hand_made_run(tmp_path / "r", rows, [None, None, 3]).path)
+    assert [(row["mean ± std"], row["n"]) for row in cells(section, 1)] == [("0.50 ± 0.71", "2")]
+
+
+def test_replicas_measured_at_different_steps(tmp_path: Path) -> None:
+    rows = [(3, 0, "", "fit", "", 1.0), (5, 1, "", "fit", "", 2.0)]
+    section = read_run(tiny.hand_made_run(tmp_path / "r", rows).path)
+    assert [row["step"] for row in cells(section)] == ["3 to 5"]
+
+
 def test_when_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this machine's time zone. Files of older versions do not say it; of those it is when they were written."""
+    """In the time zone of the machine. Records of older versions have no end; the time of writing is shown instead."""
     monkeypatch.setenv("TZ", "UTC-2")
     time.tzset()
     try:
@@ -163,16 +185,16 @@ def test_when_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert ("ended" in older, "written" in newer) == (False, False)
 
 
-def test_run_that_has_not_ended(tmp_path: Path) -> None:
+def test_unfinished_run(tmp_path: Path) -> None:
     run = report_folders.run(tmp_path / "r")
     run.finished.unlink()
     run.measures.unlink()
     section = read_run(run.path)
-    assert (section.state, section.notes) == ("not finished", ["It has not reached its end."])
+    assert (section.state, section.notes) == ("not finished", ["The run has not reached its end."])
     assert [plot.title for plot in section.plots[0].whole] == ["train/loss", "loss/val"]
 
 
-def test_folders_are_found_in_order_and_once(tmp_path: Path) -> None:
+def test_folders_are_found_once_and_in_order(tmp_path: Path) -> None:
     for name in ("b/two", "b/one", "a", ".hidden/x"):
         handmade(tmp_path / name, [1], {("loss", "val", ""): ONE})
     sweep(tmp_path / "b" / "swept")
@@ -189,6 +211,6 @@ def test_folders_are_found_in_order_and_once(tmp_path: Path) -> None:
     ]
 
 
-def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_current_folder_is_shown_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(report_folders.run(tmp_path / "r").path)
     assert read_folders([Path()])[0].name == "r"

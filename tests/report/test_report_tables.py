@@ -1,4 +1,4 @@
-"""Tables of a page: which columns there are, how numbers are written, and by what rows are sorted."""
+"""Tables of a page: their columns, the format of numbers, and the keys by which rows are sorted."""
 
 import math
 from decimal import Decimal
@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnsgd.numbers import between, number, numbers, plus_minus
+from lnsgd.console.numbers import between, number, numbers, plus_minus
 from lnsgd.report.tables import table_of
 
 
 def read_back(text: str) -> float:
-    """The number that a text says."""
+    """Return the number in a text."""
     mantissa, _, exponent = text.replace("−", "-").replace(",", "").partition(" × 10")
     return float(mantissa) * 10.0 ** int(exponent.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
 
@@ -24,12 +24,12 @@ finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_v
 
 
 @given(finite)
-def test_a_number_keeps_four_digits(value: float) -> None:
+def test_number_has_four_digits(value: float) -> None:
     assert read_back(number(value)) == pytest.approx(value, rel=5.01e-4)
 
 
 @given(st.lists(finite, max_size=8))
-def test_numbers_in_a_column_do_too_and_are_in_line(values: list[float]) -> None:
+def test_numbers_of_a_column_have_the_same_decimals(values: list[float]) -> None:
     texts = numbers(values)
     assert [read_back(text) for text in texts] == [pytest.approx(value, rel=5.01e-4) for value in values]
     sizes = [abs(value) for value in values if value]
@@ -38,7 +38,7 @@ def test_numbers_in_a_column_do_too_and_are_in_line(values: list[float]) -> None
 
 
 @given(finite, st.floats(min_value=1e-6, max_value=0.5))
-def test_value_and_error_share_their_last_digit(value: float, relative: float) -> None:
+def test_value_and_error_end_with_the_same_digit(value: float, relative: float) -> None:
     error = abs(value) * relative or 0.1
     text = plus_minus(value, error)
     bare, _, power = text.strip("(").partition(")")
@@ -67,7 +67,7 @@ def test_special_numbers(text: str, expected: str) -> None:
     assert text == expected
 
 
-def test_standard_errors_become_part_of_their_column() -> None:
+def test_standard_errors_are_shown_beside_values() -> None:
     frame = pd.DataFrame({"trace": [8.709, 9.5], "trace/stderr": [0.049, None], "x/stderr": [1.0, 2.0]})
     table = table_of(frame, "t")
     assert [column.name for column in table.columns] == ["trace", "x/stderr"]  # an error of nothing is a number
@@ -75,14 +75,14 @@ def test_standard_errors_become_part_of_their_column() -> None:
     assert [row[0].key for row in table.rows] == ["8.709", ""]  # the second is read from its text
 
 
-def test_columns_that_say_nothing_or_always_the_same() -> None:
+def test_empty_and_constant_columns_are_not_shown() -> None:
     frame = pd.DataFrame({"a": [1, 2], "none": [None, None], "device": ["cpu", "cpu"], "kept": [5, 5]})
     table = table_of(frame, "t", keep=["kept"])
     assert [column.name for column in table.columns] == ["a", "kept"]
     assert table.same == [("device", "cpu")]
 
 
-def test_numbers_that_only_look_the_same_stay_a_column() -> None:
+def test_numbers_that_differ_beyond_the_shown_digits_stay_a_column() -> None:
     table = table_of(pd.DataFrame({"loss": [0.300001, 0.300002]}), "t")
     assert [[cell.text for cell in row] for row in table.rows] == [["0.3"], ["0.3"]]
     assert [row[0].key for row in table.rows] == ["0.300001", "0.300002"]

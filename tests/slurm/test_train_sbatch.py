@@ -1,4 +1,4 @@
-"""`scripts/slurm/train.sbatch`: two tasks are signalled, the job is queued again and ends like an undisturbed run."""
+"""`scripts/slurm/train.sbatch`: after a signal the job is queued again, and ends like an undisturbed run."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from lnsgd.cli import main
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
 from tests.stopped_runs import EPOCH_STEPS, assert_same_run, write_configs
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "slurm" / "train.sbatch"
 
-# Starts the command once a task, ends with the highest exit code, as srun does.
+# Starts the command once per task and ends with the highest exit code, as srun does.
 SRUN = """\
 #!/usr/bin/env bash
 echo "$1" > srun-options
@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 def job(folder: Path, tasks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script as Slurm runs it in an allocation of one node."""
+    """Run the script as SLURM runs it in an allocation of one node."""
     allocation = {
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NAME": "lnsgd",
@@ -84,8 +84,8 @@ def job(folder: Path, tasks: int, *arguments: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
-def test_two_tasks_are_stopped_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of the two it is the second that is told to stop.
+def test_two_stopped_tasks_resume_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second of the two gets the signal.
     write_configs(tmp_path, step=EPOCH_STEPS + 2, name="SIGUSR1", rank=1)
     options = ["--trainer.logger", "lnsgd.loggers.WandbLogger"]
     arguments = [
@@ -100,15 +100,15 @@ def test_two_tasks_are_stopped_and_go_on(tmp_path: Path, monkeypatch: pytest.Mon
     first = job(tmp_path, 2, *arguments)
     assert first.returncode == 75, first.stderr
     assert (tmp_path / "scontrol-calls").read_text() == "requeue 4711\n"
-    (said,) = re.findall(r"^lnsgd: stopped by SIGUSR1 at step (\d+);", first.stderr, re.MULTILINE)
-    assert EPOCH_STEPS + 2 <= int(said) <= 2 * EPOCH_STEPS
+    (step,) = re.findall(r"^lnsgd: stopped by SIGUSR1 at step (\d+);", first.stderr, re.MULTILINE)
+    assert EPOCH_STEPS + 2 <= int(step) <= 2 * EPOCH_STEPS
     assert "Traceback" not in first.stderr
     run = RunFolder(tmp_path / "runs" / "two")
     wandb_id = run.wandb_id.read_text()
 
     second = job(tmp_path, 2, *arguments)
     assert second.returncode == 0, second.stderr
-    assert (tmp_path / "scontrol-calls").read_text() == "requeue 4711\n"  # not again
+    assert (tmp_path / "scontrol-calls").read_text() == "requeue 4711\n"  # it was not queued a second time
     assert run.finished.exists()
     assert run.wandb_id.read_text() == wandb_id
     folders = [path.name.rpartition("-")[2] for path in run.path.glob("wandb/offline-run-*")]
@@ -121,7 +121,7 @@ def test_two_tasks_are_stopped_and_go_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137])
-def test_other_exit_codes_are_those_of_the_job(tmp_path: Path, code: int) -> None:
+def test_other_exit_codes_are_returned(tmp_path: Path, code: int) -> None:
     write_command(tmp_path / "bin" / "lnsgd", f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > arguments\nexit {code}\n')
     ended = job(tmp_path, 1, "runs/a b", "--config", "x.yaml", "--data.subset", "10")
     assert ended.returncode == code
@@ -132,13 +132,13 @@ def test_other_exit_codes_are_those_of_the_job(tmp_path: Path, code: int) -> Non
     ]
 
 
-def test_without_a_run_it_says_so(tmp_path: Path) -> None:
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
     ended = job(tmp_path, 1)
     assert ended.returncode != 0
-    assert "which run?" in ended.stderr
+    assert "the folder of the run is missing" in ended.stderr
 
 
-def test_the_script_is_clean() -> None:
+def test_shellcheck_accepts_the_script() -> None:
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("needs shellcheck")
@@ -146,8 +146,8 @@ def test_the_script_is_clean() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_signal_comes_before_the_end() -> None:
-    """Slurm reads these lines only; the signal goes to the steps, not to the script, which would die of it."""
+def test_signal_is_sent_before_the_end() -> None:
+    """SLURM reads these lines. The signal goes to the job steps, not to the script, which it would kill."""
     directives = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", SCRIPT.read_text(), re.MULTILINE))
     assert directives["signal"] == "USR1@120"
     assert directives["open-mode"] == "append"

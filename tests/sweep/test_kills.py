@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own: killed at random moments, or at some changes of the folder, or two at once."""
+"""Sweeps in separate processes that are killed, at random or at changes of the folder, or run two at once."""
 
 import os
 import random
@@ -25,27 +25,27 @@ def arguments(path: Path, out: Path) -> list[str]:
     return ["sweep", str(path), "--out", str(out), "--workers", "2"]
 
 
-def undisturbed(path: Path, out: Path) -> float:
-    """Runs a sweep in this process; gives how many seconds it took."""
+def run_undisturbed(path: Path, out: Path) -> float:
+    """Run a sweep in this process, and return its seconds."""
     began = time.monotonic()
     main(arguments(path, out))
     return time.monotonic() - began
 
 
-def pieces(folder: SweepFolder) -> dict[str, tuple[int, int]]:
-    """When each piece was written, and how many attempts there were until then."""
+def written_results(folder: SweepFolder) -> dict[str, tuple[int, int]]:
+    """Return when the result of each job was written, and the number of attempts until then."""
     return {
         path.stem: (path.stat().st_mtime_ns, folder.read_attempts(path.stem).begun)
-        for path in folder.pieces.glob("[!.]*.parquet")
+        for path in folder.results.glob("[!.]*.parquet")
     }
 
 
 def wait_until_begun(folder: SweepFolder, attempts: int) -> None:
-    """Until jobs have been begun so often in all, or there is nothing left to begin."""
+    """Wait until jobs have been started a number of times in total, or all have ended."""
     deadline = time.monotonic() + DEADLINE
     while True:
         jobs = folder.planned_jobs()
-        complete = jobs and all(folder.piece(job).exists() for job in jobs)
+        complete = jobs and all(folder.result(job).exists() for job in jobs)
         if complete or sum(folder.read_attempts(job).begun for job in jobs) >= attempts:
             return
         assert time.monotonic() < deadline
@@ -54,55 +54,60 @@ def wait_until_begun(folder: SweepFolder, attempts: int) -> None:
 
 # 40 cells in eight jobs, and 10 in two: each job takes about a second.
 @pytest.mark.parametrize(("kills", "widths"), [(2, 2), pytest.param(20, 8, marks=pytest.mark.slow)])
-def test_killed_and_resumed(kills: int, widths: int, commands: WarmCommands, tmp_path: Path) -> None:
+def test_table_is_the_same_after_random_kills(kills: int, widths: int, commands: WarmCommands, tmp_path: Path) -> None:
     grid = {"model.net.widths": [[784, width, 10] for width in range(5, 5 + widths)]}
     path = write_sweep(tmp_path, options=STEPS, grid=grid, seeds=5)
-    seconds = undisturbed(path, tmp_path / "undisturbed")
+    seconds = run_undisturbed(path, tmp_path / "undisturbed")
     draw = random.Random(kills)
     killed, folders = 0, count()
-    while killed < kills:  # when a sweep is complete, another one begins
+    while killed < kills:  # after a sweep is complete, another one starts
         folder = SweepFolder(tmp_path / f"killed-{next(folders)}")
         seen: dict[str, tuple[int, int]] = {}
         complete = False
         while killed < kills and not complete:
             process = commands.start(arguments(path, folder.path), tmp_path)
-            if draw.random() < 0.8:  # else while it is planned
+            if draw.random() < 0.8:  # otherwise it is killed while it is planned
                 wait_until_begun(folder, len(seen) + 1)
-            time.sleep(draw.uniform(0, seconds / 3))  # it has begun, and imports nothing
-            with suppress(ProcessLookupError):  # it has ended already
+            time.sleep(draw.uniform(0, seconds / 3))  # the command has already imported everything
+            with suppress(ProcessLookupError):  # it has already ended
                 os.kill(process, signal.SIGKILL)
             code = commands.end()
             assert code in (0, -signal.SIGKILL)
             killed, complete = killed + (code != 0), code == 0
             wait_until_dead(process)
-            now = pieces(folder)
-            assert {job: now[job] for job in seen} == seen, "a job that was complete was run again"
+            now = written_results(folder)
+            assert {job: now[job] for job in seen} == seen, "a complete job was run again"
             seen = now
         main(arguments(path, folder.path))
-        now = pieces(folder)
-        assert {job: now[job] for job in seen} == seen, "a job that was complete was run again"
+        now = written_results(folder)
+        assert {job: now[job] for job in seen} == seen, "a complete job was run again"
         assert_same_table(folder.path, tmp_path / "undisturbed")
-        assert (load(folder.path).attempts == 1).all()  # to be killed with all others is no failed attempt
+        assert (load(folder.path).attempts == 1).all()  # to be killed with the sweep does not count as an attempt
 
 
-# Two jobs of one cell make about 100 changes, one of two cells about 60; a kill at one of them takes 3 s.
+# Two jobs of one cell make about 100 changes, one job of two cells about 60; each kill takes 3 s.
 @pytest.mark.slow
 @pytest.mark.parametrize(("callbacks", "every"), [([ORDINARY], 17), ([], 9)], ids=["ordinary", "packed"])
-def test_killed_at_some_changes(callbacks: list[Any], every: int, commands: WarmCommands, tmp_path: Path) -> None:
-    """With its jobs: while it is planned, in training, and where a piece of the table is written."""
+def test_table_is_the_same_after_kills_at_changes_of_the_folder(
+    callbacks: list[Any], every: int, commands: WarmCommands, tmp_path: Path
+) -> None:
+    """The sweep is killed with its jobs: while it is planned, in training, and when a result is written."""
     path = write_sweep(tmp_path, seeds=2, callbacks=callbacks)
     killed = kill_at_changes(commands, lambda out: arguments(path, out), assert_same_table, tmp_path, every=every)
     assert killed >= 5
 
 
-def test_two_sweeps_at_once_run_no_job_twice(commands: WarmCommands, tmp_path: Path) -> None:
-    """Four jobs wait for each other: two that each sweep runs. Then there is one more for whoever comes first."""
-    meet = {"class_path": "tests.sweep.small_sweeps.Meet", "init_args": {"folder": str(tmp_path / "met"), "number": 4}}
+def test_two_sweeps_at_once_run_each_job_once(commands: WarmCommands, tmp_path: Path) -> None:
+    """Four jobs wait for each other, two of each sweep; one more job is left for either of them."""
+    meet = {
+        "class_path": "tests.sweep.small_sweeps.Rendezvous",
+        "init_args": {"folder": str(tmp_path / "met"), "number": 4},
+    }
     path = write_sweep(tmp_path, callbacks=[meet], seeds=5)
     folder = SweepFolder(tmp_path / "out")
     commands.start(arguments(path, folder.path), tmp_path)
     wait_until_begun(folder, 2)
-    undisturbed(path, folder.path)
+    run_undisturbed(path, folder.path)
     assert commands.end() == 0
     found = load(folder.path)
     assert found.status.tolist() == ["done"] * 5

@@ -1,13 +1,13 @@
-"""What a sweep keeps on disk: jobs, attempts, locks."""
+"""The folder of a sweep: jobs, attempts, locks."""
 
 import fcntl
 from pathlib import Path
 
 import pytest
 
-from lnsgd.sweep.attempts import Attempts
-from lnsgd.sweep.folder import JobSpec, SweepFolder, config_hash
-from tests.sweep.small_sweeps import stands_at
+from lnsgd.records.jobs import Attempts, JobSpec, config_hash
+from lnsgd.sweep.folder import SweepFolder
+from tests.sweep.small_sweeps import save_checkpoint_at
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def spec(name: str, **other) -> JobSpec:
     return JobSpec(name, [("c", {"a.b": [1, None], "ü": "ü"})], {}, ["--x=1"], replicated=True, reason="", **other)
 
 
-def test_jobs_come_back_and_are_listed(folder):
+def test_recorded_jobs_are_read_and_listed(folder):
     for name in ("b", "a"):
         folder.write_job(spec(name))
         assert folder.read_job(name) == spec(name)
-    (folder.path / "jobs" / ".c.json.17.part").touch()  # somebody was killed while he wrote it
+    (folder.path / "jobs" / ".c.json.17.part").touch()  # its writer was killed
     assert folder.planned_jobs() == ["a", "b"]
 
 
@@ -38,12 +38,12 @@ def test_attempts_are_counted_on_disk(folder):
     assert folder.read_attempts("b") == Attempts([], [])
 
 
-def test_only_attempts_that_get_the_run_no_further_count_against_the_retries(folder):
-    """A machine dies under a job, again and again."""
+def test_only_attempts_without_progress_count_against_retries(folder):
+    """The machine of a job fails again and again."""
     assert not folder.is_given_up("a", 0)
     for step in (0, 10, 20, 30):
         if step:
-            stands_at(folder, "a", step)
+            save_checkpoint_at(folder, "a", step)
         assert not folder.is_given_up("a", 0)
         folder.count_attempt("a")
     assert folder.read_attempts("a") == Attempts([0, 10, 20, 30])
@@ -51,12 +51,12 @@ def test_only_attempts_that_get_the_run_no_further_count_against_the_retries(fol
     assert not folder.is_given_up("a", 1)
     folder.count_attempt("a")
     assert folder.is_given_up("a", 1)
-    stands_at(folder, "a", 31)
+    save_checkpoint_at(folder, "a", 31)
     assert not folder.is_given_up("a", 0)
 
 
-def test_a_checkpoint_that_cannot_be_read_gets_a_run_nowhere(folder):
-    stands_at(folder, "a", 10)
+def test_damaged_checkpoint_is_not_progress(folder):
+    save_checkpoint_at(folder, "a", 10)
     folder.count_attempt("a")
     folder.run("a").last_checkpoint.write_bytes(b"damaged")
     assert not folder.is_given_up("a", 0)
@@ -64,9 +64,9 @@ def test_a_checkpoint_that_cannot_be_read_gets_a_run_nowhere(folder):
     assert folder.is_given_up("a", 0)
 
 
-def test_what_is_forgotten_is_gone_but_for_its_run_and_its_log(folder):
-    gone = [folder.piece("a"), folder.trajectories("a"), folder.attempts("a"), folder.progress("a")]
-    stays = [folder.run("a").config, folder.log("a"), folder.job("a"), folder.piece("b")]
+def test_forgotten_job_keeps_its_run_and_log(folder):
+    gone = [folder.result("a"), folder.trajectories("a"), folder.attempts("a"), folder.progress("a")]
+    stays = [folder.run("a").config, folder.log("a"), folder.job("a"), folder.result("b")]
     for path in (*gone, *stays):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -76,41 +76,41 @@ def test_what_is_forgotten_is_gone_but_for_its_run_and_its_log(folder):
     assert all(path.exists() for path in stays)
 
 
-def test_the_piece_is_forgotten_last(folder, monkeypatch):
-    """Killed on the way, the job still counts as one that has failed, and can be forgotten again."""
+def test_result_is_removed_last(folder, monkeypatch):
+    """If the process is killed before that, the job still counts as failed and can be forgotten again."""
     removed: list[Path] = []
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: removed.append(path))
     folder.forget("a", lambda job: True)
-    assert removed[-1] == folder.piece("a")
+    assert removed[-1] == folder.result("a")
     assert folder.attempts("a") in removed
 
 
-def test_nothing_is_forgotten_of_a_job_that_somebody_runs_or_that_has_not_failed_any_more(folder):
-    piece, asked = folder.piece("a"), []
-    piece.parent.mkdir(parents=True)
-    piece.touch()
+def test_job_that_runs_or_is_not_wanted_is_not_forgotten(folder):
+    result, asked = folder.result("a"), []
+    result.parent.mkdir(parents=True)
+    result.touch()
     with folder.running("a"):
         assert not folder.forget("a", lambda job: asked.append(job) or True)
-    assert asked == []  # who runs it may be about to write its piece
+    assert asked == []  # the process that runs the job may be about to write its result
     assert not folder.forget("a", lambda job: folder.is_running(job) and asked.append(job))
-    assert asked == ["a"]  # nobody could begin to run it then
-    assert piece.exists()
+    assert asked == ["a"]  # the job was locked at that time
+    assert result.exists()
 
 
-def test_a_job_is_locked_by_one(folder):
+def test_job_is_locked_once(folder):
     assert not folder.is_running("a")
-    with folder.running("a") as mine:
-        assert mine
+    with folder.running("a") as locked:
+        assert locked
         assert folder.is_running("a")
         assert not folder.is_running("b")
-        with folder.running("a") as too:
-            assert not too
+        with folder.running("a") as locked_again:
+            assert not locked_again
         assert folder.is_running("a")
     assert not folder.is_running("a")
 
 
-def test_whoever_can_only_read_sees_what_runs(folder, monkeypatch):
-    """A colleague's sweep."""
+def test_read_permission_is_enough_to_see_running_jobs(folder, monkeypatch):
+    """The sweep may be a colleague's."""
     modes, opened = [], Path.open
     with folder.running("a"):
         monkeypatch.setattr(Path, "open", lambda path, mode="r": modes.append(mode) or opened(path, mode))
@@ -118,7 +118,7 @@ def test_whoever_can_only_read_sees_what_runs(folder, monkeypatch):
     assert modes == ["r"]
 
 
-def test_several_work_in_a_folder_and_others_see_it(folder):
+def test_several_sweeps_at_work_are_seen_by_others(folder):
     assert not folder.others_at_work()
     with folder.working():
         assert folder.others_at_work()
@@ -128,7 +128,7 @@ def test_several_work_in_a_folder_and_others_see_it(folder):
     assert not folder.others_at_work()
 
 
-def test_other_errors_of_a_lock_are_raised(folder, monkeypatch):
+def test_other_errors_of_locks_are_raised(folder, monkeypatch):
     def fails(*_: object) -> None:
         raise OSError(5, "input/output error")
 
@@ -137,7 +137,7 @@ def test_other_errors_of_a_lock_are_raised(folder, monkeypatch):
         pass
 
 
-def test_configs_are_known_by_what_they_say(folder, tmp_path):
+def test_changed_config_is_recognized_by_its_content(folder, tmp_path):
     config = tmp_path / "base.yaml"
     assert config_hash(config) == ""
     config.write_text("a: 1\n")

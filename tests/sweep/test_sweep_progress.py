@@ -1,4 +1,4 @@
-"""How far a job is, written to a file while it trains."""
+"""The finished fraction of a job, written to a file while it trains."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lnsgd.sweep.progress import SweepProgress, part_done
-from lnsgd.writing import Throttle
+from lnsgd.records.jobs import read_progress
+from lnsgd.runs.writing import Throttle
+from lnsgd.sweep.progress import JobProgress
 
 
 def trainer(step: int, last: float, first: bool = True) -> SimpleNamespace:
@@ -19,28 +20,28 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "progress" / "j.json"
 
 
-def test_the_part_of_the_steps_is_written(path, monkeypatch):
+def test_finished_fraction_is_written(path, monkeypatch):
     due = False
     monkeypatch.setattr(Throttle, "due", lambda self: due)
-    progress = SweepProgress(path)
-    assert part_done(path) == 0.0
+    progress = JobProgress(path)
+    assert read_progress(path) == 0.0
     progress.on_train_start(trainer(5, 20), None)
-    assert part_done(path) == 0.25
+    assert read_progress(path) == 0.25
     progress.on_train_batch_end(trainer(10, 20))
-    assert part_done(path) == 0.25  # too soon
+    assert read_progress(path) == 0.25  # too soon
     due = True
     progress.on_train_batch_end(trainer(15, 20))
     assert json.loads(path.read_text()) == {"done": 0.75}
-    progress.on_train_batch_end(trainer(25, 20))  # an epoch more than was estimated
-    assert part_done(path) == 1.0
+    progress.on_train_batch_end(trainer(25, 20))  # one epoch more than estimated
+    assert read_progress(path) == 1.0
 
 
 @pytest.mark.parametrize("last", [float("inf"), -1])
-def test_a_run_that_ends_at_a_time_says_nothing(last, path):
-    SweepProgress(path).on_train_start(trainer(5, last), None)
+def test_run_without_last_step_writes_nothing(last, path):
+    JobProgress(path).on_train_start(trainer(5, last), None)
     assert not path.exists()
 
 
-def test_one_process_writes_for_all(path):
-    SweepProgress(path).on_train_start(trainer(5, 20, first=False), None)
+def test_only_the_first_process_writes(path):
+    JobProgress(path).on_train_start(trainer(5, 20, first=False), None)
     assert not path.exists()

@@ -1,4 +1,4 @@
-"""The table of a sweep as it is averaged and printed."""
+"""The averages of a table and their display."""
 
 import io
 
@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from lnsgd.records.cells import COLUMNS
 from lnsgd.sweep import over_seeds
-from lnsgd.sweep.table import COLUMNS
-from lnsgd.sweep.table_display import show_table
+from lnsgd.sweep.display import show_table
 
 VALUES = {("0.0", 0): 1.0, ("0.0", 1): 3.0, ("0.0", 2): 8.0, ("0.1", 0): 5.0, ("0.1", 1): 7.0, ("0.1", 2): 900.0}
 
 
 @pytest.fixture
 def found() -> pd.DataFrame:
-    """Two noise levels × three seeds, of which the last has diverged, as `load` gives them."""
+    """Return a table of two noise levels and three seeds, of which the last cell has diverged."""
     statuses = ["done", "limit", "done", "done", "done", "diverged"]
     rows = [
         {
@@ -43,10 +43,10 @@ def printed(found: pd.DataFrame, width: int = 200, **options) -> str:
     return console.file.getvalue()
 
 
-def test_means_and_deviations_over_seeds(found):
+def test_means_and_standard_deviations_over_seeds(found):
     table = over_seeds(found)
     assert list(table["noise.p"]) == ["0.0", "0.1"]
-    assert list(table.n) == [3, 2]  # what has diverged is no trained network
+    assert list(table.n) == [3, 2]  # a diverged cell is not a trained network
     assert list(table.status) == ["2 done, 1 limit", "2 done, 1 diverged"]
     np.testing.assert_allclose(table["trace/train"], [4.0, 6.0], rtol=1e-15)
     np.testing.assert_allclose(table["trace/train/std"], [np.std([1, 3, 8], ddof=1), np.sqrt(2)], rtol=1e-15)
@@ -54,28 +54,28 @@ def test_means_and_deviations_over_seeds(found):
     assert "seed_everything" not in table
 
 
-def test_one_seed_has_no_deviation(found):
+def test_one_seed_has_no_standard_deviation(found):
     table = over_seeds(found[found.seed_everything == 0])
     assert list(table.n) == [1, 1]
     assert table["trace/train/std"].isna().all()
 
 
-def test_what_has_not_run_has_no_numbers(found):
+def test_missing_cells_have_no_numbers(found):
     found = found.assign(**{"status": "missing", "trace/train": np.nan})
     assert list(over_seeds(found).n) == [0, 0]
     assert "6 missing" not in printed(found)
     assert printed(found).count("3 missing") == 2
 
 
-def test_options_and_measures_are_shown_without_the_parts_of_a_total(found):
+def test_parts_of_totals_are_not_shown(found):
     text = printed(found)
     assert "4.0 ± 3.6" in text
     assert "weight" not in text
-    assert "second" in text  # a site of which there is no total
+    assert "second" in text  # a site without a total
     assert "seed_everything" not in text
 
 
-def test_each_cell_with_its_standard_error(found):
+def test_cells_are_shown_with_standard_errors(found):
     text = printed(found, cells=True)
     assert "900.00 ± 0.25" in text
     assert "seed_everything" in text
@@ -87,12 +87,12 @@ def test_patterns_choose_measures(found):
     assert "weight" in text
     assert "first" in text
     assert "second" not in text
-    with pytest.raises(ValueError, match=r"--measures foo\*: no measure fits this pattern; there are trace, active"):
+    with pytest.raises(ValueError, match=r"--measures foo\*: no measure matches .* the measures are trace, active"):
         show_table(found, Console(file=io.StringIO()), patterns=["active*", "foo*"])
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_nothing_is_cut_where_the_terminal_is_narrow(found, width):
+def test_no_column_is_cut_on_a_narrow_terminal(found, width):
     text = printed(found, width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
@@ -101,7 +101,7 @@ def test_nothing_is_cut_where_the_terminal_is_narrow(found, width):
         assert number in text
 
 
-def test_many_rows_are_cut_and_said(found):
+def test_first_rows_of_a_long_table_are_shown(found):
     many = pd.concat([found.assign(**{"noise.p": str(level)}) for level in range(50)])
     text = printed(many)
     assert "The first 40 of 50 rows" in text

@@ -1,8 +1,6 @@
-"""Weights & Biases: runs as they train, finished results, groups of runs."""
+"""Weights & Biases: runs in training, finished results, groups of runs."""
 
-from lnsgd.loggers.wandb.group import WandbGroup
-from lnsgd.loggers.wandb.logger import WandbLogger
-from lnsgd.loggers.wandb.names import check_project
-from lnsgd.loggers.wandb.results import Results, send_results
+import lazy_loader
 
-__all__ = ["Results", "WandbGroup", "WandbLogger", "check_project", "send_results"]
+# ``__init__.pyi`` names what the room offers; it is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,18 +1,18 @@
-"""Runs that belong together in Weights & Biases, as options of ``lnsgd fit``."""
+"""A group of W&B runs, as options of ``lnsgd fit``."""
 
 from dataclasses import dataclass
 from typing import Any
 
-# W&B takes no longer ones.
+# The longest tag that W&B accepts.
 _LONGEST_TAG = 64
 
 
 @dataclass(frozen=True)
 class WandbGroup:
-    """A group of runs.
+    """A group of W&B runs.
 
     Attributes:
-        name: The group's name.
+        name: Name of the group.
         project: W&B project; by default that of `lnsgd.loggers.WandbLogger`.
     """
 
@@ -20,11 +20,11 @@ class WandbGroup:
     project: str | None = None
 
     def logger(self, name: str, arm: str) -> dict[str, Any]:
-        """What ``trainer.logger`` is set to for a run of the group.
+        """Return the value of ``trainer.logger`` for a run of the group.
 
         Args:
-            name: Of the run.
-            arm: Which arm it belongs to; its tag, by which runs can be grouped further.
+            name: Name of the run.
+            arm: Arm of the run; becomes its tag, by which runs can be grouped further.
         """
         options = {"group": self.name, "name": name, "job_type": "train", "tags": [arm[:_LONGEST_TAG]]}
         return {

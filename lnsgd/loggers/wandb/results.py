@@ -1,4 +1,4 @@
-"""Finished results as a W&B run of their own: pictures, tables, pages."""
+"""Send finished results as a separate W&B run: pictures, tables, pages."""
 
 import io
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnsgd.loggers.wandb.attempts import Attempts
+from lnsgd.loggers.wandb.identifiers import read_run_id, write_run_id
 from lnsgd.loggers.wandb.run import finish_run, start_run
-from lnsgd.loggers.wandb.run_id import keep_run_id, kept_run_id
+from lnsgd.loggers.wandb.sending import Sender
 from lnsgd.loggers.wandb.table import table_of
-from lnsgd.run_folder import RunFolder
+from lnsgd.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """What is sent, by name.
+    """Results to send, by name.
 
     Attributes:
-        tables: Rows.
-        pictures: PNGs.
-        pages: HTML, shown as it is.
+        tables: Data frames.
+        pictures: PNG images.
+        pages: HTML, displayed unchanged.
     """
 
     tables: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
@@ -32,36 +32,36 @@ class Results:
 
 
 def send_results(results: Results, folder: Path, *, same_run: bool, **options: Any) -> None:
-    """Sends results as one row of a run, offline where the server is not reached (`lnsgd.loggers.wandb.run.start_run`).
+    """Send results as one row of a run; offline if the server is unreachable (`lnsgd.loggers.wandb.run.start_run`).
 
     Args:
-        results: What is sent.
-        folder: W&B keeps its files below it.
-        same_run: Go on with the run that was sent from this folder before, whose id is kept there; what is shown is the
-            newest row. Else it is a new run each time.
-        options: Of ``wandb.init``: project, name, group, job_type.
+        results: The results.
+        folder: Folder below which W&B keeps its files.
+        same_run: Continue the run that was sent from this folder before, whose id is kept there; W&B displays its
+            newest row. Otherwise each call makes a new run.
+        options: Arguments of ``wandb.init``: project, name, group, job_type.
 
     Raises:
-        ValueError: what is kept there is no id.
+        ValueError: The file of the id does not contain one.
     """
-    kept = RunFolder(folder).wandb_id
-    if same_run and (known := kept_run_id(kept)) is not None:
+    file = RunFolder(folder).wandb_id
+    if same_run and (known := read_run_id(file)) is not None:
         options |= {"id": known, "resume": "allow"}
     run = start_run(offline=False, dir=str(folder), **options)
     if same_run:
-        keep_run_id(kept, run.id)
-    attempts = Attempts()
-    attempts.make("results", lambda: run.log(_shown(results)))
-    finish_run(run, attempts)
+        write_run_id(file, run.id)
+    sender = Sender()
+    sender.send("results", lambda: run.log(_as_values(results)))
+    finish_run(run, sender)
 
 
-def _shown(results: Results) -> dict[str, Any]:
+def _as_values(results: Results) -> dict[str, Any]:
     import wandb
     from PIL import Image
 
     return {
         **{name: table_of(table, name) for name, table in results.tables.items()},
         **{name: wandb.Image(Image.open(io.BytesIO(png))) for name, png in results.pictures.items()},
-        # As it is: W&B would add its own style sheet, loaded from elsewhere.
+        # Without injection: W&B would add its own style sheet, loaded from elsewhere.
         **{name: wandb.Html(page, inject=False) for name, page in results.pages.items()},
     }

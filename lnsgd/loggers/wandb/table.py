@@ -1,4 +1,4 @@
-"""Data frames as tables of W&B."""
+"""Convert data frames to tables of W&B."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -8,25 +8,25 @@ from pytorch_lightning.utilities import rank_zero_info
 if TYPE_CHECKING:
     import pandas as pd
 
-# More W&B does not show.
-MOST_ROWS = 10_000
+# The most rows that W&B displays.
+MAX_ROWS = 10_000
 
 
 def table_of(frame: "pd.DataFrame", name: str) -> Any:
-    """A ``wandb.Table`` with the rows of a data frame, the first `MOST_ROWS` of them; it is said where there are more.
+    """Convert a data frame, or its first `MAX_ROWS` rows, to a ``wandb.Table``; print a line if rows are left out.
 
-    Numbers that are not finite and whatever else is missing are empty; whole numbers beside empty cells stay whole.
+    Missing values, and numbers that are not finite, become empty; integers beside empty values stay integers.
 
     Args:
-        frame: The rows.
-        name: As it is told.
+        frame: The data frame.
+        name: Name of the table, for the message.
     """
     import wandb
 
-    if len(frame) > MOST_ROWS:
-        rank_zero_info(f"W&B: the table {name} has the first {MOST_ROWS:,} of {len(frame):,} rows")
-    shown = frame.head(MOST_ROWS).convert_dtypes()
-    rows: list[Any] = [[_plain(value) for value in row] for row in shown.itertuples(index=False)]
+    if len(frame) > MAX_ROWS:
+        rank_zero_info(f"W&B: the table {name} has the first {MAX_ROWS:,} of {len(frame):,} rows")
+    displayed = frame.head(MAX_ROWS).convert_dtypes()
+    rows: list[Any] = [[_plain(value) for value in row] for row in displayed.itertuples(index=False)]
     return wandb.Table(columns=list(frame.columns), data=rows)
 
 

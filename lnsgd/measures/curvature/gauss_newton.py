@@ -1,107 +1,228 @@
-"""Trace of the generalized Gauss–Newton matrix from norms of single examples' gradients."""
+"""The trace of the generalized Gauss–Newton matrix, from norms of the gradients of single examples."""
 
 from collections.abc import Callable
-from math import ceil
+from dataclasses import dataclass
+from math import ceil, prod
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lnsgd.measures.curvature.example_gradients import ExampleGradients, ForwardPass
-from lnsgd.measures.curvature.output_curvature import output_factors
-from lnsgd.measures.curvature.piecewise_linear import bent_operation, operation, place_of, traced
+from lnsgd.measures.curvature.output_curvature import SMALL, WHOLE, Form, OutputCurvature, Root, block_size, forms
+from lnsgd.measures.curvature.piecewise_linear import bent_operation, linear_part, operation, place_of, traced
 from lnsgd.measures.curvature.problem import Problem, chunks
-from lnsgd.measures.curvature.rounds import BlockTraces, Budget
+from lnsgd.measures.curvature.trace_estimators import BlockTraces, Budget
+from lnsgd.measures.forward import Inputs, first_examples
 
 # Independent probes of each example in a round, the fewest that have a spread.
 _PAIR = 2
 
+# Examples on which the form of the second derivatives is found.
+_FEW = 8
 
-class NotPiecewiseLinearError(ValueError):
-    """The diagonal of the Hessian need not be that of the Gauss–Newton matrix."""
+# Matrices and signs of the examples that are computed together have at most about this many numbers, half a GiB.
+_ENTRIES = 2**26
+
+# Operations for each entry of a matrix of size c that an eigendecomposition takes, divided by c.
+_DECOMPOSITION = 25
+
+# Forward passes that a product with the Hessian costs.
+_PRODUCT = 6
+
+# Largest number of forms.
+_FORMS = 32
 
 
-def gauss_newton(problem: Problem, budget: Budget, generator: torch.Generator) -> BlockTraces:
-    """Tr (1/n)Σ_i J_iᵀ S_i J_i, S_i = ∇²ℓ with respect to the outputs, J_i the Jacobian of the outputs.
+class NoGaussNewtonError(ValueError):
+    """The trace of the Hessian cannot be taken from the Gauss–Newton matrix, or not at a cost that makes sense.
 
-    With S = Σ_k λ_k u_k u_kᵀ and random signs ε_k, s = Σ_k ε_k √λ_k u_k has E[s sᵀ] = S, so that ‖J_iᵀs‖² has the
-    mean Tr J_iᵀ S_i J_i. One probe is one backward pass, in which every example has its own signs. Where the
-    tolerance needs more probes than there are outputs C, the C eigenvectors are taken in place of random
-    signs, and nothing is left to chance.
+    Args:
+        reason: Why, as a part of a sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"method = 'ggn' cannot be used, because {reason}: use method = 'auto'")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Findings on the first examples: the form of ∇²ℓ_i by z_i, and the shape of z_i."""
+
+    form: Form
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    def examples_at_once(self, probes: int) -> int:
+        """Return how many examples fit into memory."""
+        return max(1, _ENTRIES // max(self.size * block_size(self.form, self.shape), self.size * probes))
+
+
+def gauss_newton(
+    problem: Problem, budget: Budget, generator: torch.Generator, instead_of: int | None = None
+) -> BlockTraces:
+    """Estimate Tr (1/n)Σ_i J_iᵀ S_i J_i, S_i = ∇²ℓ_i by z_i, J_i the Jacobian of z_i.
+
+    z are the outputs, or values of which the outputs are a function without weights, such as the logits before a final
+    log-softmax, see `linear_part`. With S = RRᵀ and random signs ε, s = Rε has E[s sᵀ] = S, so that ‖J_iᵀs‖² has the
+    mean Tr J_iᵀ S_i J_i. One probe is one backward pass, in which every example has its own signs. If the tolerance
+    needs more probes than there are numbers in z_i, the unit vectors are used instead of random signs, and the trace is
+    exact.
+
+    Args:
+        problem: The problem.
+        budget: The number of probes.
+        generator: Generator of the probes.
+        instead_of: Number of products with the Hessian that another method would take: matrices S_i whose decomposition
+            takes more operations are refused. By default all that fit into memory are decomposed.
 
     Raises:
-        NotPiecewiseLinearError: see `bent_operation`.
+        NoGaussNewtonError: z is not piecewise linear in every weight, see `bent_operation`; or S_i is too large a
+            matrix and does not have a form that is known.
     """
-    outputs = _check_piecewise_linear(problem)
-    spread = _Spread(problem, outputs)
+    plan = _plan(problem, instead_of)
+    spread = _Spread(problem, plan)
     more = _PAIR
     while True:
         left = budget.max_probes - spread.probes
-        if outputs <= budget.max_probes and more >= min(outputs, left + 1):
-            return _exact(problem, outputs)
+        if plan.size <= budget.max_probes and more >= min(plan.size, left + 1):
+            problem.expect(spread.probes + plan.size)
+            return _exact(problem, plan)
         if left < _PAIR:
             return spread.estimate()
+        problem.expect(spread.probes + min(more, left))
         spread.add(min(more, left), generator)
         found = spread.estimate()
         value = found.values.sum().item()
         known = spread.degrees_of_freedom >= budget.min_probes
-        if known and budget.reached(value, found.total_error):
+        if known and budget.is_reached(value, found.total_error):
             return found
         more = max(_PAIR, _needed(found, value, budget) - found.probes if known else found.probes)
 
 
 def _needed(found: BlockTraces, value: float, budget: Budget) -> int:
-    """Probes for the tolerance: a fifth more than the spread so far asks for, as it may be too small by chance."""
+    """Return the probes for the tolerance: a fifth more than the spread asks for, which may be too small by chance."""
     allowed = (budget.rtol * value) ** 2
     never = budget.max_probes + 1
     return ceil(min(1.2 * found.total_error**2 / allowed * found.probes, never)) if allowed else never
 
 
-def _check_piecewise_linear(problem: Problem) -> int:
-    """Looks at one example's graph, see `bent_operation`; gives the number of outputs."""
-    # Of one process: number of outputs, whether it has an example, whether it refuses. All must go the same way.
-    verdict = torch.zeros(3, dtype=torch.float64, device=problem.device)
-    place = "as another process finds, one of its modules is not"
-    for inputs, _ in problem.batches():
-        if not len(inputs):
-            continue
-        with traced(problem.model) as trace:
-            found = problem.outputs(inputs[:1])
-        node = bent_operation(found, problem.named)
-        if node is not None:
-            place = f"{place_of(node, trace)} is not, by its operation {operation(node)}"
-        verdict += torch.tensor([found.numel(), 1, node is not None]).to(verdict)
-        break
-    outputs, processes, refusals = problem.share.reduce(verdict).tolist()
-    if refusals:
-        raise NotPiecewiseLinearError(
-            f"method = 'ggn' needs a network that is piecewise linear in every single weight; {place}: use "
-            "method = 'auto'"
-        )
-    return int(outputs / max(processes, 1))
+def _plan(problem: Problem, instead_of: int | None) -> _Plan:
+    """Find z and the form of S_i on the first examples; all processes must find the same.
+
+    Raises:
+        NoGaussNewtonError: there is none.
+    """
+    # Whether this process refuses, and which form it finds; of several forms, the most general one is right for all.
+    verdict = torch.zeros(1 + _FORMS, dtype=torch.float64, device=problem.device)
+    reason = (
+        "as another process finds, the network is not piecewise linear in every single weight, or its loss couples too "
+        "many outputs"
+    )
+    shape = torch.zeros(_FORMS, dtype=torch.float64, device=problem.device)
+    for inputs, labels in problem.batches():
+        if len(labels):
+            found = _look(problem, first_examples(inputs, _FEW), labels[:_FEW], instead_of)
+            if isinstance(found, str):
+                reason = found
+                verdict[0] = 1
+            else:
+                verdict[1 + forms(found.shape).index(found.form)] = 1
+                shape[: len(found.shape)] = torch.tensor(found.shape)
+            break
+    verdict, shapes = problem.share.reduce(verdict), problem.share.reduce(shape)
+    if verdict[0]:
+        raise NoGaussNewtonError(reason)
+    processes = max(int(verdict.sum()), 1)
+    common = tuple(int(size) for size in (shapes / processes).tolist() if size)
+    choices = forms(common)
+    return _Plan(choices[max((k for k in range(len(choices)) if verdict[1 + k]), default=-1)], common)
+
+
+def _look(problem: Problem, inputs: Inputs, labels: Tensor, instead_of: int | None) -> _Plan | str:
+    """Find z and the form of S_i on some examples, or say why there is none."""
+    with traced(problem.model) as trace:
+        one = problem.outputs(first_examples(inputs, 1))
+    edges = linear_part(one, problem.named)
+    outputs = one if len(labels) == 1 else problem.outputs(inputs)
+    if edges is not None and not edges:
+        return _Plan(WHOLE, tuple(outputs.shape[1:]) or (1,))
+    curvature = None if edges is None else _curvature(problem, outputs, problem.losses(outputs, labels))
+    if curvature is None:
+        node = bent_operation(one, problem.named)
+        place = f"{place_of(node, trace)} is not, by its operation {operation(node)}"
+        return f"the network would have to be piecewise linear in every single weight, but {place}"
+    shape = curvature.shape or (1,)
+    for form in forms(shape):
+        if _is_affordable(problem, inputs, form, shape, instead_of) and curvature.root(form) is not None:
+            return _Plan(form, shape)
+    return (
+        f"the loss couples the {prod(shape)} outputs of an example in an unknown way, so that {prod(shape)} × "
+        f"{prod(shape)} second derivatives of each example would have to be decomposed"
+    )
+
+
+def _is_affordable(
+    problem: Problem, inputs: Inputs, form: Form, shape: tuple[int, ...], instead_of: int | None
+) -> bool:
+    """Say whether matrices of a form fit into memory, and are decomposed sooner than other methods are done."""
+    size = block_size(form, shape)
+    if size == 1 or prod(shape) <= SMALL:
+        return True
+    if instead_of is None:
+        return prod(shape) * size <= _ENTRIES
+    with FlopCounterMode(display=False) as counter:
+        problem.outputs(first_examples(inputs, 1))
+    cheaper = _DECOMPOSITION * prod(shape) * size**2 <= _PRODUCT * counter.get_total_flops() * instead_of
+    return cheaper and prod(shape) * size <= _ENTRIES
+
+
+def _curvature(problem: Problem, outputs: Tensor, losses: Tensor) -> OutputCurvature | None:
+    """Return S_i by z_i, or ``None`` if no z has rows that belong to single examples."""
+    edges = linear_part(outputs, problem.named)
+    if not edges:
+        return None
+    curvature = OutputCurvature(losses, edges, outputs)
+    if any(len(slope) % len(losses) if slope.ndim else True for slope in curvature.slopes):
+        return None
+    if edges[0].node is not outputs.grad_fn and losses.requires_grad:
+        # The outputs have one row for each example. Of other values it is seen from which rows a loss depends.
+        of_first = torch.autograd.grad(losses[0], edges, retain_graph=True, allow_unused=True)
+        if any(slope is not None and slope[len(slope) // len(losses) :].any() for slope in of_first):
+            return None
+    return curvature
 
 
 class _Spread:
-    """Mean and spread of independent probes of every example, over several passes."""
+    """Mean and spread of independent probes of every example, accumulated over passes."""
 
-    def __init__(self, problem: Problem, outputs: int) -> None:
+    def __init__(self, problem: Problem, plan: _Plan) -> None:
         self.problem = problem
-        self.outputs = outputs
+        self.plan = plan
         self.probes = 0
         self.samples = 0
-        # Means over examples of Σ_k t_k and of Σ_k (t_k − t̄)² by tensor; of the latter for all, and its square.
+        # Means over examples: Σ_k t_k by tensor, Σ_k (t_k − t̄)² by tensor and for their sum, and the latter's square.
         self._means = torch.zeros(2 * len(problem.named) + 2, dtype=torch.float64, device=problem.device)
         self._degrees = 0  # Σ over passes of (probes − 1)
 
     def add(self, probes: int, generator: torch.Generator) -> None:
-        """One more pass over the data, with at least two probes."""
-        # A seed for each pass and each batch, for processes may have different numbers of batches and examples.
+        """Take at least two more probes, in one pass over the data."""
+        # A seed for each pass and each batch, because processes may have different numbers of batches and examples.
         batches = torch.Generator().manual_seed(_seed(generator))
         share = self.problem.share
 
-        def signs(examples: int) -> Tensor:
+        def signs_of_batch() -> Callable[[int], Tensor]:
             of_batch = torch.Generator().manual_seed(_seed(batches))
-            drawn = torch.randint(2, (examples * share.world, probes, self.outputs), generator=of_batch)
-            return drawn[share.rank :: share.world] * 2 - 1
+
+            def signs(examples: int) -> Tensor:
+                shape = (examples * share.world, probes, self.plan.size)
+                return torch.randint(2, shape, generator=of_batch, dtype=torch.int8)[share.rank :: share.world] * 2 - 1
+
+            return signs
 
         def moments(values: Tensor) -> Tensor:
             of_all = values.sum(-1).var(0)
@@ -110,29 +231,34 @@ class _Spread:
             )
             return torch.cat([values.sum((0, 1)), (probes - 1) * spreads])
 
-        means, self.samples = _over_examples(self.problem, signs, moments, torch.zeros_like(self._means))
+        means, self.samples = _over_examples(
+            self.problem, self.plan, probes, signs_of_batch, moments, torch.zeros_like(self._means)
+        )
         self._means += means
         self.probes += probes
         self._degrees += probes - 1
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Of the spread of all (Satterthwaite): few where a few examples make most of it."""
+        """Degrees of freedom of the total spread (Satterthwaite): few if a few examples make most of it."""
         spread, squares = self._means[-2:].tolist()
-        return self.samples * spread**2 / squares if squares > 0 else 0.0
+        return self.problem.weight * spread**2 / squares if squares > 0 else 0.0
 
     def estimate(self) -> BlockTraces:
-        """What the probes so far say."""
+        """Return the estimate from the probes so far."""
         tensors = len(self.problem.named)
         sums, spreads = self._means[:-1].split([tensors, tensors + 1])
-        errors = (spreads / (self._degrees * self.probes * self.samples)).sqrt()
+        errors = (spreads / (self._degrees * self.probes * self.problem.weight)).sqrt()
         return BlockTraces(sums / self.probes, errors[:-1], errors[-1].item(), self.probes, self.samples)
 
 
-def _exact(problem: Problem, outputs: int) -> BlockTraces:
+def _exact(problem: Problem, plan: _Plan) -> BlockTraces:
+    units = torch.eye(plan.size)
     means, samples = _over_examples(
         problem,
-        signs=lambda examples: torch.eye(outputs).expand(examples, -1, -1),
+        plan,
+        plan.size,
+        signs_of_batch=lambda: lambda examples: units.expand(examples, -1, -1),
         statistics=lambda values: values.sum((0, 1)),
         sums=torch.zeros(len(problem.named), dtype=torch.float64, device=problem.device),
     )
@@ -140,39 +266,76 @@ def _exact(problem: Problem, outputs: int) -> BlockTraces:
 
 
 def _over_examples(
-    problem: Problem, signs: Callable[[int], Tensor], statistics: Callable[[Tensor], Tensor], sums: Tensor
+    problem: Problem,
+    plan: _Plan,
+    probes: int,
+    signs_of_batch: Callable[[], Callable[[int], Tensor]],
+    statistics: Callable[[Tensor], Tensor],
+    sums: Tensor,
 ) -> tuple[Tensor, int]:
-    """Mean over all examples of statistics of ‖J_iᵀ F_i ε_i‖², F_i Fᵢᵀ = S_i, and the number of examples.
+    """Compute the mean over all examples of statistics of ‖J_iᵀ R_i ε_i‖² − ‖J_iᵀ Q_i ε_i‖², S_i = R_iR_iᵀ − Q_iQ_iᵀ.
 
     Args:
-        problem: What is differentiated.
-        signs: ε of a batch of so many examples, (B, probes, C).
-        statistics: Of values (probes, B, T), to be summed over parts of the data.
-        sums: Zeros for them.
+        problem: The problem.
+        plan: The form of S_i.
+        probes: Number of probes.
+        signs_of_batch: Called for every batch, returns a function that is given a number of examples B, the next ones
+            of the batch, and returns their signs ε, shape (B, probes, size).
+        statistics: Given values (probes, B, T), returns statistics that are summed over parts of the data.
+        sums: Zeros in the shape of the statistics.
+
+    Returns:
+        The mean and the number of examples.
     """
-    gradients = ExampleGradients(problem.model, problem.named)
-    samples = 0
+    gradients = ExampleGradients(problem.model, problem.named, problem.calling)
+    samples, scale = 0, 0.0
+    at_once = plan.examples_at_once(probes * problem.share.world)
     for inputs, labels in problem.batches():
-        for some, of_them, chosen in chunks(inputs, labels, signs(len(inputs))):
+        signs = signs_of_batch()
+        for some, of_them in chunks(inputs, labels, at_most=at_once):
             forward = gradients.forward(some)
-            factors, sides = output_factors(problem, forward.outputs, of_them)
-            sums += statistics(_quadratic_forms(forward, factors, sides, chosen.to(factors)))
-        samples += len(inputs)
+            chosen = signs(len(of_them))
+            losses = problem.losses(forward.outputs, of_them)
+            curvature = _curvature(problem, forward.outputs, losses)
+            if curvature is None:  # the outputs do not depend on θ
+                nothing = torch.zeros(probes, len(of_them), len(problem.named), dtype=torch.float64)
+                bad = 0 * losses.detach().sum().double()
+                sums += statistics(nothing.to(problem.device) + bad)
+                continue
+            root = _root(plan, curvature, scale)
+            scale = curvature.scale
+            sums += statistics(_quadratic_forms(forward, curvature, root, chosen))
+            problem.advance(probes * len(of_them))
+        samples += len(labels)
     return problem.mean(sums, samples)
 
 
-def _quadratic_forms(forward: ForwardPass, factors: Tensor, sides: Tensor, signs: Tensor) -> Tensor:
-    """Values (probes, B, T); where a loss is not convex its two sides are probed apart and subtracted."""
+def _root(plan: _Plan, curvature: OutputCurvature, scale: float) -> Root:
+    """Return the root of S_i in the form of the first examples, or in a more general one if others need it."""
+    if curvature.size == plan.size:
+        choices = forms(plan.shape)
+        for form in choices[choices.index(plan.form) :]:
+            if plan.size * block_size(form, plan.shape) <= _ENTRIES:
+                root = curvature.root(form, scale)
+                if root is not None:
+                    return root
+    raise ValueError(
+        f"the second derivatives of the loss are {plan.form.kind} for the first examples and not for others: use "
+        "method = 'hutchinson'"
+    )
 
-    def mixed(signs: Tensor) -> Tensor:
-        return (factors @ signs.unsqueeze(-1)).view_as(forward.outputs)
+
+def _quadratic_forms(forward: ForwardPass, curvature: OutputCurvature, root: Root, signs: Tensor) -> Tensor:
+    """Compute values (probes, B, T); the negative part of a loss that is not convex is probed apart and subtracted."""
+
+    def squared_norms(of_signs: Callable[[Tensor], Tensor], chosen: Tensor) -> Tensor:
+        return forward.squared_norms_by(curvature.edges, curvature.parts(of_signs(chosen)))
 
     values = []
-    for chosen in signs.unbind(1):
-        value = forward.squared_norms(mixed(chosen * (sides > 0)))
-        if (sides < 0).any():
-            value -= forward.squared_norms(mixed(chosen * (sides < 0)))
-        values.append(value)
+    for one in signs.unbind(1):
+        chosen = one.to(curvature.slopes[0])
+        value = squared_norms(root.positive, chosen)
+        values.append(value if root.negative is None else value - squared_norms(root.negative, chosen))
     return torch.stack(values)
 
 

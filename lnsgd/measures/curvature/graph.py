@@ -1,15 +1,15 @@
-"""Walks over the graph that autograd keeps of a forward pass."""
+"""Walks over the graph of a forward pass that autograd keeps."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 
 def inputs_first(root: Any, stop: Iterable[Any] = ()) -> Iterator[Any]:
-    """All nodes that a node follows from, itself included, each after those it follows from.
+    """Yield a node and all nodes that it depends on, each after the nodes that it depends on.
 
     Args:
         root: A node, or ``None`` for no nodes.
-        stop: Nodes that are not entered.
+        stop: Nodes at which the walk stops; they are not yielded.
     """
     done = set(stop)
     stack = [(root, False)] if root is not None else []
@@ -26,12 +26,12 @@ def inputs_first(root: Any, stop: Iterable[Any] = ()) -> Iterator[Any]:
 
 
 def operands(node: Any) -> list[Any]:
-    """The nodes that a node takes its operands from; constants have none."""
+    """Return the nodes of a node's operands; constants have no node."""
     return [child for child, _ in node.next_functions if child is not None]
 
 
 def users(root: Any) -> dict[Any, set[Any]]:
-    """By node that a node follows from, itself included: those of them that take an operand from it."""
+    """Map a node and every node that it depends on to the nodes among them that use it as an operand."""
     found: dict[Any, set[Any]] = {}
     for node in inputs_first(root):
         found.setdefault(node, set())

@@ -1,4 +1,4 @@
-"""Krylov spaces of the Hessian: the block Lanczos iteration with full reorthogonalization."""
+"""Krylov spaces of the Hessian by the block Lanczos iteration with full reorthogonalization."""
 
 import torch
 from torch import Tensor
@@ -6,26 +6,26 @@ from torch import Tensor
 from lnsgd.measures.curvature.problem import Problem
 from lnsgd.measures.curvature.products import hessian_products
 
-# A new direction that is smaller than this many roundings of the products is nothing but rounding.
+# A new direction that is smaller than this many rounding errors of the products is only rounding.
 _ROUNDINGS = 100
 
 
 class Krylov:
     """Orthonormal bases Q of span{X, HX, H²X, …} for K blocks X of b vectors, and QHQᵀ; H is the Hessian.
 
-    The K spaces know nothing of each other; they grow together because their products share one graph. Where a space
-    stops growing, since H maps it into itself, zeros stand in place of its further vectors, and are not multiplied.
+    The K spaces are independent; they grow together because their products share one graph. If a space stops growing
+    because H maps it into itself, its further vectors are zeros, which are not multiplied.
 
-    Everything but the products is float64: the bases take K·capacity·P numbers.
+    Everything except the products is float64: the bases take K·capacity·P numbers.
 
     Args:
-        problem: For the Hessian.
-        starts: X, (K, b, P), of any norms.
+        problem: The problem, which has the Hessian.
+        starts: The blocks X, shape (K, b, P), of any norms.
         capacity: Largest number of vectors in a basis.
 
     Attributes:
-        size: Vectors in each basis, zeros included.
-        products: Hessian products so far, in all spaces.
+        size: Number of vectors in each basis, zeros included.
+        products: Number of Hessian products so far, in all spaces.
         samples: Number of examples.
     """
 
@@ -37,37 +37,37 @@ class Krylov:
         self._basis = self._outside.new_zeros(spaces, capacity, entries)
         self._projected = self._outside.new_zeros(spaces, capacity, capacity)
         self._alive = torch.zeros(spaces, capacity, dtype=torch.bool, device=starts.device)
-        # Largest norm of a product so far, which is what their rounding is relative to.
+        # Largest norm of a product so far, to which rounding errors are relative.
         self._scale = self._outside.new_zeros(spaces)
         self._rounding = _ROUNDINGS * torch.finfo(problem.parameters[0].dtype).eps
 
     @property
     def basis(self) -> Tensor:
-        """Q, (K, size, P); the vectors of the first block come first."""
+        """Q, shape (K, size, P); the vectors of the first block come first."""
         return self._basis[:, : self.size]
 
     @property
     def projected(self) -> Tensor:
-        """QHQᵀ, (K, size, size); tridiagonal where b = 1."""
+        """QHQᵀ, shape (K, size, size); tridiagonal if b = 1."""
         return self._projected[:, : self.size, : self.size]
 
     @property
     def alive(self) -> Tensor:
-        """Which vectors of the bases are not zeros, (K, size)."""
+        """Which vectors of the bases are not zeros, shape (K, size)."""
         return self._alive[:, : self.size]
 
     @property
     def outside(self) -> Tensor:
-        """What the last b products have outside the space, (K, b, P): HQᵀ = Qᵀ(QHQᵀ) + (0, outsideᵀ)."""
+        """Parts of the last b products outside the space, shape (K, b, P): HQᵀ = Qᵀ(QHQᵀ) + (0, outsideᵀ)."""
         return self._outside
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether another block fits."""
         return self.size + self._block <= self._basis.shape[1]
 
     def grow(self) -> bool:
-        """Adds b vectors to each basis; ``False`` where no space grows any more."""
+        """Add b vectors to each basis; return whether any space has grown."""
         start = self.size
         for vectors in self._outside.unbind(1):
             self._append(vectors)
@@ -87,8 +87,8 @@ class Krylov:
         return True
 
     def _append(self, vectors: Tensor) -> None:
-        """One vector each (K, P), orthonormalized; zero where nothing but rounding is left of it."""
-        for _ in range(2):  # once leaves rounding of the size of what was taken away
+        """Orthonormalize a vector for each basis, shape (K, P), and add it; add zeros if only rounding is left."""
+        for _ in range(2):  # once leaves rounding errors of the size of what was subtracted
             vectors = vectors - ((self.basis @ vectors.unsqueeze(-1)).mT @ self.basis).squeeze(1)
         norms = vectors.norm(dim=-1)
         alive = norms > self._rounding * self._scale
@@ -97,13 +97,13 @@ class Krylov:
         self.size += 1
 
     def keep(self, coefficients: Tensor, values: Tensor) -> None:
-        """Makes room: the bases become eigenvectors of QHQᵀ (thick restart; Wu and Simon, 2000).
+        """Replace the bases by eigenvectors of QHQᵀ, which makes room (thick restart; Wu and Simon, 2000).
 
-        The next products are with the same vectors as without it, so that the spaces keep growing.
+        The next products are with the same vectors as without a restart, so that the spaces keep growing.
 
         Args:
-            coefficients: Orthonormal eigenvectors, (K, m, size), m < size.
-            values: Their eigenvalues, (K, m).
+            coefficients: Orthonormal eigenvectors, shape (K, m, size), m < size.
+            values: Their eigenvalues, shape (K, m).
         """
         kept = coefficients @ self.basis
         self._basis.zero_()

@@ -1,4 +1,4 @@
-"""A folder apart from the user's W&B, and a W&B server on this machine."""
+"""A folder isolated from the user's W&B, and a W&B server on this machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import wandb
 
+from lnsgd.loggers.wandb import run
 from tests.loggers.wandb.offline_runs import isolate
 from tests.loggers.wandb.server import WandbServer, serving
 
@@ -19,10 +20,11 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server with nothing on it; the current folder is the test's."""
+    """Start an empty server; the current folder is that of the test."""
     isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    wandb.teardown()  # what an earlier test has started knows another server
+    monkeypatch.setattr(run, "_INIT_TIMEOUT", 60)  # on a busy machine it may take more than ten seconds to answer
+    wandb.teardown()  # a process of an earlier test uses another server
     with serving(monkeypatch) as started:
         yield started
         started.dead = False

@@ -1,4 +1,4 @@
-"""Small runs with Weights & Biases apart from the user's, and what they leave, read back."""
+"""Small offline runs isolated from the user's W&B, and functions that read their files."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from wandb.proto.wandb_internal_pb2 import ArtifactRecord, Record
 
 CONFIG = Path(__file__).parents[3] / "configs" / "mnist.yaml"
 
-# The main config, made small: all measures, five steps an epoch.
+# The main config with fewer examples: all measures, five steps per epoch.
 SMALL = [
     *("--config", str(CONFIG), "--data.source", "sample", "--data.subset", "250", "--data.batch_size", "50"),
     *("--model.net.widths", "[784, 6, 10]", "--model.label_noise.p", "0.3", "--trainer.accelerator", "cpu"),
@@ -24,7 +24,7 @@ QUICK = [*SMALL, "--trainer.callbacks", "null", "--trainer.max_steps", "3"]
 
 
 def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """No key, no settings of the user, nothing written outside the folder."""
+    """Remove key and settings of the user, and write nothing outside the folder."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         patch.delenv(name)
     patch.setenv("NETRC", str(folder / "no-netrc"))
@@ -33,7 +33,7 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.chdir(folder)
 
 
-# Reading a .wandb file: LevelDB's log format, blocks of 32 KiB, records split over them.
+# A .wandb file has LevelDB's log format: blocks of 32 KiB, and records that are split over them.
 
 BLOCK, FILE_HEADER, HEADER = 32768, 7, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -58,13 +58,13 @@ def read_wandb(path: Path) -> list[Record]:
 
 
 def runs_below(run_dir: Path) -> list[list[Record]]:
-    """Records of each W&B run in a run's folder, in the order they were started."""
+    """Read the records of each W&B run in a run's folder, in the order of their starts."""
     found = sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     return [read_wandb(path) for path in found]
 
 
 def history(records: list[Record]) -> dict[int, dict[str, Any]]:
-    """Everything logged, by ``trainer/global_step``."""
+    """Collect everything that was logged, by ``trainer/global_step``."""
     rows: dict[int, dict[str, Any]] = {}
     for record in records:
         if not record.HasField("history"):
@@ -97,7 +97,7 @@ def merged_history(run_dir: Path) -> dict[int, dict[str, Any]]:
 
 
 def assert_same_numbers(run_dir: Path) -> None:
-    """Every number of metrics.csv is in W&B at the same step, and the other way round."""
+    """Check that metrics.csv and W&B have the same numbers at the same steps."""
     tracked = merged_history(run_dir)
     table = pd.read_csv(run_dir / "metrics.csv", float_precision="round_trip").set_index("step")
     assert list(table.index) == sorted(tracked)
@@ -112,11 +112,11 @@ def assert_same_numbers(run_dir: Path) -> None:
 
 
 def artifacts(run_dir: Path) -> list[ArtifactRecord]:
-    """Artifacts that were logged, in their order."""
+    """Read the artifacts that were logged, in order."""
     return [record.artifact for records in runs_below(run_dir) for record in records if record.HasField("artifact")]
 
 
 def table(run_dir: Path, shown: dict[str, Any]) -> pd.DataFrame:
-    """A table of the history of an offline run."""
+    """Read a table in the history of an offline run."""
     (file,) = run_dir.glob(f"wandb/*run-*/files/{shown['path']}")
     return pd.DataFrame(**json.loads(file.read_text()))

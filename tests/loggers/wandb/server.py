@@ -1,4 +1,4 @@
-"""A small W&B server on this machine: what wandb-core asks when it sends runs, and what it got."""
+"""A small W&B server on this machine, which answers wandb-core and records what was sent."""
 
 import base64
 import gzip
@@ -23,14 +23,14 @@ LOGGER = ["--trainer.logger", "lnsgd.loggers.WandbLogger"]
 
 @dataclass
 class SentRun:
-    """A run as the server has it.
+    """A run on the server.
 
     Attributes:
-        about: What the run said of itself: displayName, groupName, jobType, config and so on.
+        about: Properties of the run: displayName, groupName, jobType, config and so on.
         lines: Rows of its history, in the order in which they came, as W&B numbers them.
         summary: The last value of everything.
         starts: How often it was started.
-        finished: Whether it has said that it has ended.
+        finished: Whether the client has ended the run.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Of a client that has gone nothing is said."""
+        """Print nothing about clients that have disconnected."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -80,7 +80,7 @@ class WandbServer:
 
     @property
     def only_run(self) -> SentRun:
-        """The one run that was sent."""
+        """The only run that was sent."""
         (run,) = self.runs.values()
         return run
 
@@ -89,12 +89,12 @@ class WandbServer:
         self._http.server_close()
 
     def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The data that a GraphQL operation gives."""
+        """Return the data of a GraphQL operation."""
         name = query.split("(")[0].split("{")[0].split()[1]
         self.asked.append(name)
         return self.twist(name, getattr(self, f"_{name}", lambda _: {})(given))
 
-    def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802  (as W&B calls it)
+    def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802  (W&B's name)
         return {
             "viewer": {"id": "VQ==", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": None}
         }
@@ -143,7 +143,7 @@ class WandbServer:
             "historyLineCount": len(run.lines),
         }
 
-    def _ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802  (of one that there is already)
+    def _ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802  (the type always exists)
         return {"project": None}
 
     def _CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -190,7 +190,7 @@ class WandbServer:
         return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}}
 
     def stream(self, name: str, sent: dict[str, Any]) -> None:
-        """Takes a piece of a run's files: rows of its history, and its summary."""
+        """Receive a part of a run's files: rows of its history, and its summary."""
         run = self.runs[name]
         files = sent.get("files") or {}
         if history := files.get("wandb-history.jsonl"):
@@ -214,7 +214,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                     asked = json.loads(content)
                     self._reply({"data": server.answer(asked["query"], asked.get("variables") or {})})
                     return
-                if self.path.endswith("/file_stream"):  # the rest is W&B watching itself
+                if self.path.endswith("/file_stream"):  # other requests are W&B's own telemetry
                     server.stream(self.path.split("/")[-2], json.loads(content))
                 self._reply({})
 
@@ -249,8 +249,8 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             self.rfile.readline()
             return content
 
-        def _reply(self, said: dict[str, Any], status: int = 200) -> None:
-            content = json.dumps(said).encode()
+        def _reply(self, answer: dict[str, Any], status: int = 200) -> None:
+            content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -258,14 +258,14 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def log_message(self, *args: Any) -> None:
-            """Nothing."""
+            """Print nothing."""
 
     return Handler
 
 
 @contextmanager
 def serving(patch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server that the environment names, with a key."""
+    """Start a server, and set the environment variables with its address and a key."""
     server = WandbServer()
     patch.setenv("WANDB_BASE_URL", server.url)
     patch.setenv("WANDB_API_KEY", KEY)

@@ -1,4 +1,4 @@
-"""What a long offline run leaves: as many files as a short one, and bytes in proportion to its steps."""
+"""A long offline run has as many files as a short one, and bytes in proportion to its steps."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from lnsgd.cli import main
 from tests.loggers.wandb.offline_runs import SMALL
 
 
-def left(folder: Path) -> list[int]:
-    """Sizes of the files below a folder; of links nothing."""
+def file_sizes(folder: Path) -> list[int]:
+    """Return the sizes of the files below a folder, without links."""
     return [path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
 
 
-def test_the_number_of_files_does_not_grow_with_the_steps(alone: Path) -> None:
-    """Of runs with all measures, a histogram and a picture at the end, that log every step and measure every fifth."""
+def test_number_of_files_does_not_grow_with_the_steps(alone: Path) -> None:
+    """The runs have all measures and, at the end, a histogram and a picture; they log every step."""
     found = []
     for steps in (5, 25, 45):
         length = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps), "--trainer.log_every_n_steps", "1"]
         main(["fit", *SMALL, "--run_dir", f"{steps}", *length, "--trainer.check_val_every_n_epoch", "10"])
         wandb.teardown()
-        found.append(left(alone / f"{steps}" / "wandb"))
+        found.append(file_sizes(alone / f"{steps}" / "wandb"))
     assert len({len(sizes) for sizes in found}) == 1
     short, middle, long = map(sum, found)
-    assert long - middle == pytest.approx(middle - short, rel=0.1)  # the first 20 steps cost as much as the next
+    assert long - middle == pytest.approx(middle - short, rel=0.1)  # the first steps cost as much as later ones

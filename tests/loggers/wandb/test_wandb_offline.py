@@ -1,4 +1,4 @@
-"""Weights & Biases, kept offline and read back from the run's file."""
+"""Offline W&B runs, read from their files."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from tests.loggers.wandb.offline_runs import (
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder of a run of two epochs, without a key; resumed after the first."""
+    """Train a run of two epochs without a key, resumed after the first; return its folder."""
     folder = tmp_path_factory.mktemp("wandb")
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
@@ -38,14 +38,14 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "run"
 
 
-def test_every_number_is_that_of_the_csv(tracked: Path) -> None:
+def test_numbers_equal_those_of_the_csv(tracked: Path) -> None:
     assert_same_numbers(tracked)
     rows = merged_history(tracked)
     assert sorted(rows) == [0, 2, 4, 5, 6, 8, 10]  # measured at 0, 5, 10; the batch loss every second step
     assert {"train/loss", "val/accuracy", "hessian_trace/train", "hessian_trace/train/stderr"} <= rows[10].keys()
 
 
-def test_resolved_config_is_there(tracked: Path) -> None:
+def test_resolved_config_is_sent(tracked: Path) -> None:
     settings = config(runs_below(tracked)[0])
     assert settings["model"]["init_args"]["label_noise"]["init_args"]["p"] == 0.3
     assert settings["model"]["init_args"]["net"]["init_args"]["activation"] == "relu"  # a default, resolved
@@ -54,8 +54,8 @@ def test_resolved_config_is_there(tracked: Path) -> None:
     assert settings["seed_everything"] == 0
 
 
-def test_steps_are_the_axis(tracked: Path) -> None:
-    """Without this W&B draws everything over its own counter, which is not the step of training."""
+def test_training_step_is_the_axis(tracked: Path) -> None:
+    """Otherwise W&B plots everything over its own counter, which is not the training step."""
     metrics = [record.metric for record in runs_below(tracked)[0] if record.HasField("metric")]
     axes = {metric.name or metric.glob_name: metric.step_metric for metric in metrics}
     assert axes["*"] == "trainer/global_step"
@@ -71,8 +71,8 @@ def test_firing_histograms_are_images(tracked: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("step", [0, 5, 10])
-def test_firing_rates_are_native_histograms_of_the_neurons(tracked: Path, split: str, step: int) -> None:
-    """Six neurons; the mean of the rates, up to the width of a bin, is the active fraction that was measured."""
+def test_firing_rates_are_native_histograms(tracked: Path, split: str, step: int) -> None:
+    """The mean rate of the six neurons equals the active fraction, up to the width of a bin."""
     row = merged_history(tracked)[step]
     shown = row[f"firing_rate/{split}/net.activations.0"]
     assert shown["_type"] == "histogram"
@@ -83,15 +83,15 @@ def test_firing_rates_are_native_histograms_of_the_neurons(tracked: Path, split:
     assert lowest <= row[f"active_fraction/{split}/net.activations.0"] <= lowest + 1 / 64
 
 
-def test_firing_rates_of_the_trained_network_are_those_that_are_kept(tracked: Path) -> None:
-    """``firings.safetensors`` counts for each class on how many of the 250 examples a neuron fires."""
+def test_last_firing_rates_equal_the_stored_counts(tracked: Path) -> None:
+    """``firings.safetensors`` counts on how many of the 250 examples a neuron fires, by class."""
     (fired,) = load_file(tracked / "firings.safetensors").values()
     counts, _ = np.histogram((fired.sum(0) / 250).numpy(), 64, (0, 1))
     assert merged_history(tracked)[10]["firing_rate/train/net.activations.0"]["values"] == counts.tolist()
 
 
-def test_final_measures_are_one_table(tracked: Path) -> None:
-    """Once at the end of each of the two calls; the last value of every number."""
+def test_final_measures_are_a_table(tracked: Path) -> None:
+    """It is sent at the end of each of the two commands, with the last value of every number."""
     rows = merged_history(tracked)
     assert [step for step, row in rows.items() if "measures" in row] == [5, 10]
     shown = table(tracked, rows[10]["measures"]).set_index(["measure", "split", "layer"])
@@ -105,12 +105,12 @@ def test_final_measures_are_one_table(tracked: Path) -> None:
     assert shown.stderr.notna().sum() > 0
 
 
-def test_checkpoints_are_no_artifacts_by_default(tracked: Path) -> None:
+def test_checkpoints_are_not_sent_by_default(tracked: Path) -> None:
     assert {artifact.type for artifact in artifacts(tracked)} == {"run_table"}
 
 
-def test_checkpoints_as_artifacts_offline(alone: Path) -> None:
-    """Of one epoch that is saved at its end; the copies that will be sent are whole checkpoints."""
+def test_checkpoints_are_artifacts_offline(alone: Path) -> None:
+    """One epoch is saved at its end; the copies to be sent are intact checkpoints."""
     main(["fit", *QUICK, "--run_dir", "run", "--trainer.logger.log_model", "all"])
     wandb.teardown()
     models = [artifact for artifact in artifacts(alone / "run") if artifact.type == "model"]
@@ -125,13 +125,13 @@ def test_checkpoints_as_artifacts_offline(alone: Path) -> None:
         assert torch.load(copied, weights_only=True)["global_step"] == 3
 
 
-def test_wrong_log_model_and_project_are_refused(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option, said in ((["log_model", "sometimes"], "log_model"), (["project", "a/b"], "W&B project 'a/b'")):
+def test_invalid_log_model_and_project_are_refused(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, message in ((["log_model", "sometimes"], "log_model"), (["project", "a/b"], "W&B project 'a/b'")):
         with pytest.raises(SystemExit) as ended:
             main(["fit", *QUICK, "--run_dir", "run", f"--trainer.logger.{option[0]}", option[1]])
         assert ended.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert said in line
+        assert message in line
     assert not (alone / "run").exists()
 
 
@@ -144,7 +144,7 @@ def test_resumed_run_is_the_same_run(tracked: Path) -> None:
     assert min(history(runs[1])) == 6
 
 
-def test_without_a_key_it_goes_offline_and_says_how_to_send(alone: Path, told: list[str]) -> None:
+def test_run_without_key_is_offline_with_a_hint(alone: Path, told: list[str]) -> None:
     main(["fit", *QUICK, "--run_dir", "run"])
     (hint,) = [line for line in told if "wandb sync" in line]
     folder = Path(hint.rpartition("wandb sync ")[2])
@@ -152,20 +152,20 @@ def test_without_a_key_it_goes_offline_and_says_how_to_send(alone: Path, told: l
     assert (alone / folder).resolve().is_relative_to(alone / "run")
 
 
-def test_environment_is_left_as_it_was(alone: Path) -> None:
-    """``offline=True`` of Lightning's own logger would keep every later run of the process offline."""
+def test_environment_is_not_changed(alone: Path) -> None:
+    """``offline=True`` of Lightning's logger would keep every later run of the process offline."""
     before = {name: value for name, value in os.environ.items() if name.startswith("WANDB")}
     main(["fit", *QUICK, "--run_dir", "run", "--trainer.logger.offline", "true"])
     wandb.teardown()
     assert {name: value for name, value in os.environ.items() if name.startswith("WANDB")} == before
 
 
-def test_run_again_from_its_record_is_another_run(tracked: Path, alone: Path) -> None:
+def test_run_repeated_from_its_config_is_another_run(tracked: Path, alone: Path) -> None:
     main(["fit", "--config", str(tracked / "config.yaml"), "--run_dir", str(alone / "again")])
     assert (alone / "again" / "wandb-run-id").read_text() != (tracked / "wandb-run-id").read_text()
 
 
-def test_two_runs_of_one_process_are_two_runs(alone: Path) -> None:
+def test_two_runs_of_one_process_are_separate(alone: Path) -> None:
     for name in ("one", "two"):
         main(["fit", *QUICK, "--run_dir", name])
     ids = {(alone / name / "wandb-run-id").read_text() for name in ("one", "two")}

@@ -1,4 +1,4 @@
-"""Runs online, against a small server on this machine: what goes on is the same run, and sends no number twice."""
+"""Online runs with a small server on this machine: a resumed run is the same run and sends no number twice."""
 
 import json
 from collections import Counter
@@ -10,13 +10,14 @@ import wandb
 from pytorch_lightning import Callback, Trainer
 
 from lnsgd.cli import main
-from lnsgd.training import train
+from lnsgd.loggers.wandb.run import is_offline, start_run
+from lnsgd.training.cli import train
 from tests.loggers.wandb.server import LOGGER, SentRun, WandbServer
 from tests.stopped_runs import CONFIG, EPOCH_STEPS, STEPS, fit_until_stopped, write_configs
 
 
 class FailAfter(Callback):
-    """What a killed run looks like to its tracker: no checkpoint after the step, everything sent."""
+    """Simulates a killed run: everything is sent, and no checkpoint is saved after the step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -27,7 +28,7 @@ class FailAfter(Callback):
 
 
 def assert_each_number_once(run: SentRun, metrics: Path, but: str = "") -> None:
-    """Everything in ``metrics.csv`` was sent, once but for one of them, and steps never go back."""
+    """Check that everything in ``metrics.csv`` was sent, once except for ``but``, in the order of steps."""
     steps = [row["trainer/global_step"] for row in run.history]
     assert steps == sorted(steps)
     sent = Counter(
@@ -44,7 +45,7 @@ def assert_each_number_once(run: SentRun, metrics: Path, but: str = "") -> None:
 
 
 @pytest.mark.parametrize("step", [3, EPOCH_STEPS], ids=["within-an-epoch", "at-its-end"])
-def test_stopped_by_a_signal_it_goes_on_as_the_same_run(server: WandbServer, tmp_path: Path, step: int) -> None:
+def test_run_stopped_by_a_signal_resumes_the_same_wandb_run(server: WandbServer, tmp_path: Path, step: int) -> None:
     write_configs(tmp_path, step=step)
     options = ["--run_dir", "run", "--ckpt_path", "auto", *LOGGER]
     fit_until_stopped("--config", "stopped.yaml", *options)
@@ -55,14 +56,14 @@ def test_stopped_by_a_signal_it_goes_on_as_the_same_run(server: WandbServer, tmp
     assert_each_number_once(server.only_run, tmp_path / "run" / "metrics.csv")
 
 
-def test_replicas_stopped_by_a_signal_go_on_as_the_same_run(server: WandbServer, tmp_path: Path) -> None:
+def test_replicas_stopped_by_a_signal_resume_the_same_wandb_run(server: WandbServer, tmp_path: Path) -> None:
     write_configs(tmp_path, step=6)
-    # Momentum asks for the general engine, which is compiled.
+    # Momentum would need the general engine, which is compiled.
     plain = ["--replicas.seeds", "2", "--replicas.engine", "kernel", "--model.optimizer.momentum", "0"]
     options = [*plain, "--run_dir", "run", "--ckpt_path", "auto", *LOGGER]
     fit_until_stopped("--config", "stopped.yaml", *options)
     main(["fit", "--config", "plain.yaml", *options])
-    # The end of an epoch repeats how many have diverged.
+    # The number of diverged replicas is sent again at the end of an epoch.
     assert_each_number_once(server.only_run, tmp_path / "run" / "metrics.csv", but="diverged")
     assert {"measures", "replicas"} <= server.only_run.summary.keys()
     (file,) = [content for path, content in server.uploads.items() if path.endswith("replicas.table.json")]
@@ -71,19 +72,19 @@ def test_replicas_stopped_by_a_signal_go_on_as_the_same_run(server: WandbServer,
     assert [row[:2] for row in replicas["data"]] == [[0, 0], [1, 1]]
 
 
-def test_what_a_killed_run_had_sent_is_not_sent_again(server: WandbServer, tmp_path: Path) -> None:
+def test_numbers_of_a_killed_run_are_not_sent_again(server: WandbServer, tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text(CONFIG)
     options = ["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto", *LOGGER]
     with pytest.raises(RuntimeError, match="killed"):
         train(options, callbacks=[FailAfter(8)])
     wandb.finish()
-    assert max(row["trainer/global_step"] for row in server.only_run.history) == 8  # the checkpoint is of step 5
+    assert max(row["trainer/global_step"] for row in server.only_run.history) == 8  # the checkpoint was saved at step 5
     main(options)
     assert_each_number_once(server.only_run, tmp_path / "run" / "metrics.csv")
 
 
-def test_rows_that_never_reached_the_server_are_sent(server: WandbServer, tmp_path: Path) -> None:
-    """What a killed run had noted as sent may have been lost on the way."""
+def test_rows_that_the_server_did_not_receive_are_sent(server: WandbServer, tmp_path: Path) -> None:
+    """Rows that a killed run has recorded as sent may not have arrived."""
     (tmp_path / "plain.yaml").write_text(CONFIG)
     options = ["fit", "--config", "plain.yaml", "--run_dir", "run", "--ckpt_path", "auto", *LOGGER]
     with pytest.raises(RuntimeError, match="killed"):
@@ -94,3 +95,14 @@ def test_rows_that_never_reached_the_server_are_sent(server: WandbServer, tmp_pa
     run.summary["trainer/global_step"] = 6
     main(options)
     assert_each_number_once(run, tmp_path / "run" / "metrics.csv")
+
+
+def test_run_beside_an_active_run_of_the_user_is_sent(server: WandbServer, tmp_path: Path) -> None:
+    """Beside an active run ``wandb.login`` is false, with any key."""
+    own = wandb.init(project="own", reinit="create_new", settings=wandb.Settings(console="off"))
+    wandb.run = own  # as in a notebook, where the next run does not continue this one
+    run = start_run(False, project="lnsgd", dir=str(tmp_path), reinit="create_new")
+    run.finish()
+    own.finish()
+    assert not is_offline(run)
+    assert len(server.runs) == 2

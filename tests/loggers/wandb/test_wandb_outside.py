@@ -1,4 +1,4 @@
-"""What W&B's server and a run's folder say is checked: nothing is written elsewhere, nothing else is sent."""
+"""Answers of W&B's server and files of a run are checked: no other file is written or sent."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import wandb
 from lnsgd.cli import main
 from lnsgd.loggers.wandb import Results, send_results
 from lnsgd.loggers.wandb import run as wandb_run
+from lnsgd.loggers.wandb.identifiers import read_run_id, write_run_id
 from lnsgd.loggers.wandb.run import received_step
-from lnsgd.loggers.wandb.run_id import keep_run_id, kept_run_id
-from lnsgd.loggers.wandb.sent import read_noted
+from lnsgd.records.sent_steps import read_sent_record
 from tests.loggers.wandb.offline_runs import QUICK
 from tests.loggers.wandb.server import LOGGER, WandbServer
 from tests.stopped_runs import CONFIG, EPOCHS
 
-# From the folder of a W&B run's files, ``run/wandb/run-.../files``, to that of the test.
+# The path from the folder of a W&B run's files, ``run/wandb/run-.../files``, to the folder of the test.
 OUT = "../../../.."
 
 BAD_IDS = {
@@ -40,27 +40,27 @@ BAD_IDS = {
 
 
 @pytest.mark.parametrize("content", BAD_IDS.values(), ids=BAD_IDS)
-def test_an_id_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_invalid_id_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "wandb-run-id"
     path.write_bytes(content)
-    assert_refused(lambda: kept_run_id(path), path, "remove it")
+    assert_refused(lambda: read_run_id(path), path, "remove it")
 
 
-def test_what_is_no_file_is_no_id(tmp_path: Path) -> None:
-    """A pipe would be waited for without end."""
+def test_pipe_instead_of_an_id_is_refused(tmp_path: Path) -> None:
+    """Reading a pipe would never end."""
     path = tmp_path / "wandb-run-id"
     os.mkfifo(path)
-    assert_refused(lambda: kept_run_id(path), path, "remove it")
+    assert_refused(lambda: read_run_id(path), path, "remove it")
 
 
 @pytest.mark.parametrize("given", ["8lgw329d", "a.b-c_d", "my run", "ü" * 64, "a" * 128])
-def test_an_id_is_read_as_it_was_kept(tmp_path: Path, given: str) -> None:
-    keep_run_id(tmp_path / "wandb-run-id", given)
-    assert kept_run_id(tmp_path / "wandb-run-id") == given
+def test_written_id_is_read(tmp_path: Path, given: str) -> None:
+    write_run_id(tmp_path / "wandb-run-id", given)
+    assert read_run_id(tmp_path / "wandb-run-id") == given
 
 
-def test_no_file_no_id(tmp_path: Path) -> None:
-    assert kept_run_id(tmp_path / "wandb-run-id") is None
+def test_missing_file_has_no_id(tmp_path: Path) -> None:
+    assert read_run_id(tmp_path / "wandb-run-id") is None
 
 
 BAD_NOTES = {
@@ -77,10 +77,10 @@ BAD_NOTES = {
 
 
 @pytest.mark.parametrize("kept", BAD_NOTES.values(), ids=BAD_NOTES)
-def test_notes_of_what_was_sent_that_are_none_are_refused(tmp_path: Path, kept: Any) -> None:
+def test_invalid_record_of_sent_steps_is_refused(tmp_path: Path, kept: Any) -> None:
     path = tmp_path / "wandb-sent.json"
     path.write_text(json.dumps(kept))
-    assert_refused(lambda: read_noted(path), path, "remove it")
+    assert_refused(lambda: read_sent_record(path), path, "remove it")
 
 
 def assert_refused(read: Callable[[], object], path: Path, remedy: str) -> None:
@@ -95,9 +95,7 @@ def assert_refused(read: Callable[[], object], path: Path, remedy: str) -> None:
 TAMPERED = {"wandb-run-id": f"{OUT}/elsewhere\n", "wandb-sent.json": '{"id": "x", "steps": {"train/loss": "8"}}'}
 
 
-def test_a_run_with_a_tampered_file_is_refused_before_anything_is_written(
-    alone: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_with_a_manipulated_file_is_refused_first(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", *QUICK, "--run_dir", "run"])
     wandb.teardown()
     for name, content in TAMPERED.items():
@@ -116,14 +114,14 @@ def test_a_run_with_a_tampered_file_is_refused_before_anything_is_written(
         file.write_text(whole)
 
 
-def test_results_are_not_sent_as_a_run_of_such_an_id(alone: Path) -> None:
+def test_results_with_an_invalid_id_are_refused(alone: Path) -> None:
     path = alone / "wandb-run-id"
     path.write_text(f"{OUT}/elsewhere\n")
     assert_refused(lambda: send_results(Results(), alone, same_run=True, project="lnsgd"), path, "remove it")
     assert list(alone.iterdir()) == [path]
 
 
-def test_an_id_given_in_a_config_is_checked_too(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_id_in_a_config_is_checked(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["fit", *QUICK, "--run_dir", "run", "--trainer.logger.dict_kwargs.id", f"{OUT}/elsewhere"])
     assert ended.value.code == 2
@@ -131,8 +129,8 @@ def test_an_id_given_in_a_config_is_checked_too(alone: Path, capsys: pytest.Capt
     assert not (alone / "run").exists()
 
 
-def test_a_link_in_place_of_the_id_is_replaced(alone: Path) -> None:
-    """Else the run would write to wherever it points."""
+def test_link_instead_of_the_id_is_replaced(alone: Path) -> None:
+    """Otherwise the run would write to its target."""
     elsewhere = alone / "elsewhere"
     elsewhere.write_text("8lgw329d\n")
     (alone / "run").mkdir()
@@ -147,18 +145,18 @@ def test_a_link_in_place_of_the_id_is_replaced(alone: Path) -> None:
 
 
 def files_below(folder: Path) -> dict[Path, bytes]:
-    """All files but those that W&B writes on itself."""
+    """Read all files except those that W&B writes about itself."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "wandb-home" not in path.parts}
 
 
 def renamed(answer: Any, keys: set[str]) -> Any:
-    """An answer in which names lead out of the run's folder, to a file that is there."""
+    """Change the names in an answer so that they lead out of the run's folder to an existing file."""
     if isinstance(answer, dict):
         return {key: f"{OUT}/secret" if key in keys else renamed(value, keys) for key, value in answer.items()}
     return [renamed(value, keys) for value in answer] if isinstance(answer, list) else answer
 
 
-# By GraphQL operation the names in its answers that a server makes up.
+# Names in the answers that a server chooses, by GraphQL operation.
 MADE_UP = {
     "the-run": {"UpsertBucket": {"name", "displayName", "sweepName"}},
     "all-else": {
@@ -171,7 +169,7 @@ MADE_UP = {
 
 
 @pytest.mark.parametrize("made_up", MADE_UP.values(), ids=MADE_UP)
-def test_names_from_the_server_lead_nowhere(
+def test_names_from_the_server_do_not_lead_to_other_files(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_up: dict[str, set[str]]
 ) -> None:
     monkeypatch.setattr(wandb_run, "_FINISH_TIMEOUT", 1)
@@ -187,29 +185,29 @@ def test_names_from_the_server_lead_nowhere(
     outside = {path: held for path, held in files_below(tmp_path).items() if tmp_path / "run" not in path.parents}
     assert outside == before
     assert not [path for path, sent in server.uploads.items() if b"a secret" in sent]
-    assert kept_run_id(tmp_path / "run" / "wandb-run-id") is not None
+    assert read_run_id(tmp_path / "run" / "wandb-run-id") is not None
 
 
 ODD_STEPS = [None, "8", [8], {"8": 8}, float("nan"), float("inf"), -7]
 
 
 class Resumed:
-    """As much of a W&B run as says which steps the server has."""
+    """The part of a W&B run that contains the last step of the server."""
 
     resumed, offline, settings = True, False, wandb.Settings(mode="online")
 
-    def __init__(self, said: Any) -> None:
-        self.summary = {"step": said}
+    def __init__(self, answer: Any) -> None:
+        self.summary = {"step": answer}
 
 
-@pytest.mark.parametrize("said", ODD_STEPS, ids=str)
-def test_a_last_step_from_the_server_that_is_none_does_not_count(told: list[str], said: Any) -> None:
-    assert received_step(Resumed(said), "step") is None
+@pytest.mark.parametrize("answer", ODD_STEPS, ids=str)
+def test_invalid_last_step_from_the_server_is_ignored(told: list[str], answer: Any) -> None:
+    assert received_step(Resumed(answer), "step") is None
     (line,) = told
-    assert repr(said) in line
+    assert repr(answer) in line
 
 
-@pytest.mark.parametrize(("said", "step"), [(8, 8), (8.0, 8), (-1, -1)])
-def test_a_last_step_from_the_server_counts(told: list[str], said: Any, step: int) -> None:
-    assert received_step(Resumed(said), "step") == step
+@pytest.mark.parametrize(("answer", "step"), [(8, 8), (8.0, 8), (-1, -1)])
+def test_last_step_from_the_server_is_used(told: list[str], answer: Any, step: int) -> None:
+    assert received_step(Resumed(answer), "step") == step
     assert told == []

@@ -1,4 +1,4 @@
-"""Networks with attention have second derivatives, too."""
+"""Second derivatives of networks with attention."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.reference.measures import dense_hessian
 
 
 class Attention(nn.Module):
-    """One head over four tokens of three features; torch chooses the kernel."""
+    """Attention with one head over four tokens of three features; torch chooses the kernel."""
 
     def __init__(self):
         super().__init__()

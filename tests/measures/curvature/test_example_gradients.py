@@ -8,7 +8,7 @@ from torch import nn
 
 from lnsgd.measures.curvature import example_gradients
 from lnsgd.measures.curvature.example_gradients import ExampleGradients
-from lnsgd.measures.curvature.problem import trainable
+from lnsgd.measures.evaluation import trainable
 from tests.measures.small_problems import Net, narrow_resnet
 from tests.reference.curvature import example_norms_loop
 from tests.tolerances import EXACT
@@ -25,7 +25,7 @@ def float64():
 
 
 def assert_norms(model, inputs):
-    """Norms for two cotangents from one forward pass; gives the parameters that no rule was used for."""
+    """Check norms for two cotangents from one forward pass; return the parameters without a rule."""
     model.eval()
     forward = ExampleGradients(model, trainable(model)).forward(inputs)
     for _ in range(2):
@@ -49,7 +49,7 @@ def maps(*sides, channels=4):
 
 
 def moved(norm):
-    """BatchNorm whose statistics, scale and shift are not those it starts with."""
+    """Make a BatchNorm whose statistics, scale and shift differ from their initial values."""
     with torch.no_grad():
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)
@@ -291,7 +291,7 @@ def test_outputs_of_any_shape(case):
 
 
 @pytest.mark.parametrize("examples", [1, 2, 5])
-def test_any_number_of_examples_with_what_the_first_batch_has_taught(examples):
+def test_batch_sizes_may_differ_from_the_first(examples):
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
     gradients = ExampleGradients(net, trainable(net))
     gradients.forward(rows())
@@ -322,6 +322,6 @@ def test_input_changed_in_place_after_use_raises():
 def test_hooks_are_gone_after_an_error():
     net = Net(lambda net, x: net.fc(x).undefined, fc=nn.Linear(4, 3))
     gradients = ExampleGradients(net, trainable(net))
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValueError, match="no attribute 'undefined'"):
         gradients.forward(rows())
     assert not net.fc._forward_hooks

@@ -1,4 +1,4 @@
-"""The Gauss–Newton trace for any number of outputs, losses that are not convex, and what it spends."""
+"""The Gauss–Newton trace for any number of outputs, for losses that are not convex, and its number of probes."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def data(outputs, examples=6):
 
 
 def waves(outputs, labels):
-    """Curvature of both signs, and between outputs too."""
+    """Loss with curvature of both signs, also between outputs."""
     return torch.sin(3 * outputs).sum(1) + torch.cos(outputs.cumsum(1)).sum(1)
 
 
@@ -86,7 +86,7 @@ def test_outputs_of_any_shape(shape):
     assert trace(model, between_neighbours, (inputs, labels), rtol=1e-12).total.value == pytest.approx(total, **APPROX)
 
 
-def test_probes_stop_where_the_tolerance_is_reached():
+def test_probes_stop_at_the_tolerance():
     model, batch = net(100), data(100, examples=40)
     loose, tight = (trace(model, LogisticLoss(), batch, rtol=rtol).total for rtol in (0.05, 0.015))
     assert loose.standard_error <= 0.05 * loose.value
@@ -100,7 +100,7 @@ def test_more_degrees_of_freedom_take_more_probes():
     assert 2 <= few < many
 
 
-def test_the_eigenvectors_are_taken_where_they_are_fewer_than_the_probes_needed():
+def test_exact_if_there_are_fewer_outputs_than_probes_needed():
     model, batch = net(30), data(30)
     assert trace(model, LogisticLoss(), batch, rtol=1e-3).total.probes == 0
     assert trace(model, LogisticLoss(), batch, rtol=1e-3, max_probes=30).total.probes == 0

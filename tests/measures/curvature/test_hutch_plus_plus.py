@@ -1,4 +1,4 @@
-"""Hutch++ where its basis holds all of the Hessian, and where it does not."""
+"""Hutch++ with a basis that spans the Hessian, and with a smaller one."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def wide():
     return MLP([4, 30, 3], activation="tanh").double()
 
 
-def test_a_hessian_of_low_rank_is_found_exactly_in_one_round():
+def test_one_round_is_exact_for_a_hessian_of_low_rank():
     # With its own outputs as labels the Hessian is a sum of 4 examples · 3 outputs outer products; 243 weights.
     model, (inputs, _) = wide(), vectors(4)
     labels = model(inputs).detach()
@@ -59,7 +59,7 @@ def test_error_is_smaller_than_hutchinsons_at_equal_products():
 
 
 @pytest.mark.parametrize("max_probes", [48, 50, 100, 150])
-def test_no_more_products_than_allowed(max_probes):
+def test_at_most_the_allowed_number_of_products(max_probes):
     found = trace(wide(), CrossEntropy(), vectors(30), rtol=1e-9, max_probes=max_probes).total
     assert max_probes - 3 < found.probes <= max_probes
 

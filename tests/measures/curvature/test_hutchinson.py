@@ -16,7 +16,7 @@ APPROX = {"rel": EXACT["rtol"], "abs": EXACT["atol"]}
 
 
 def hutchinson(model, loss, batch, probes, seed=0):
-    """So many probes, whatever their spread."""
+    """Take the trace with a fixed number of probes, whatever their spread."""
     options = {"rtol": 1e-15, "min_probes": probes, "max_probes": probes, "generator": generator(seed)}
     return hessian_trace(model, loss, [batch], method="hutchinson", **options)
 
@@ -43,7 +43,7 @@ def test_standard_error_is_that_of_theory():
 
 
 class TwoWeights(nn.Module):
-    """h(x) = a·b·x: the smallest model with curvature off the diagonal."""
+    """The model h(x) = a·b·x, the smallest one with curvature off the diagonal."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ def half_squared(outputs, labels):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_two_weights_give_the_trace_and_the_error_of_their_sign_vectors(seed):
+def test_trace_and_error_of_two_weights_in_closed_form(seed):
     # Four sign vectors, two values: vᵀHv = Tr H ± 2H_ab. With the mean m of the P signs the estimate is
     # Tr H + 2H_ab·m and its standard error 2|H_ab|·√((1−m²)/(P−1)); m drops out of the sum below.
     model, probes = TwoWeights(), 9
@@ -95,7 +95,7 @@ def test_a_diagonal_hessian_is_found_exactly_with_two_probes():
     assert found.standard_error == pytest.approx(0, abs=1e-12)
 
 
-def test_probes_are_added_until_the_tolerance_is_reached_or_there_are_no_more():
+def test_probes_are_added_up_to_tolerance_or_maximum():
     def taken(**options):
         found = hessian_trace(mlp(), CrossEntropy(), [vectors()], method="hutchinson", **options).total
         return found.probes, found.standard_error / found.value

@@ -1,4 +1,4 @@
-"""Krylov spaces of the Hessian: bases, what H is in them, and where they end."""
+"""Krylov spaces of the Hessian: bases, projections, and where they stop growing."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tests.tolerances import EXACT
 
 
 def of_mlp(dtype=torch.float64):
-    """A problem of 43 parameters and its Hessian."""
+    """Return a problem of 43 parameters and its Hessian."""
     model, (inputs, labels) = mlp("tanh"), vectors()
     hessian, _ = dense_hessian(model, CrossEntropy(), inputs, labels)
     return Problem(model.to(dtype), CrossEntropy(), [(inputs.to(dtype), labels)]), hessian
@@ -32,7 +32,7 @@ def starts(spaces, block, entries):
 
 
 def assert_consistent(krylov, hessian, **tolerance):
-    """Orthonormal rows, the projection of H, and the rest of the last products outside it."""
+    """Check orthonormal rows, the projection of H, and the parts of the last products outside the space."""
     for basis, projected, outside in zip(krylov.basis, krylov.projected, krylov.outside):
         torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis), dtype=torch.float64), **EXACT)
         torch.testing.assert_close(projected, basis @ hessian @ basis.T, **tolerance)
@@ -50,17 +50,17 @@ def test_bases_are_orthonormal_and_hold_the_hessian(spaces, block, times):
     assert_consistent(krylov, hessian, **EXACT)
 
 
-def test_first_vector_is_the_start_and_one_vector_gives_a_tridiagonal_matrix():
+def test_a_single_start_vector_gives_a_tridiagonal_matrix():
     problem, _ = of_mlp()
     start = starts(1, 1, 43)
     krylov = grown(problem, start, 20, 20)
     torch.testing.assert_close(krylov.basis[0, 0], start[0, 0] / start.norm(), **EXACT)
     (projected,) = krylov.projected
     assert (projected - projected.tril(1).triu(-1)).abs().max() < 1e-12
-    assert not krylov.room
+    assert not krylov.has_room
 
 
-def test_bases_stay_orthonormal_in_float64_where_products_are_float32():
+def test_bases_stay_orthonormal_with_float32_products():
     problem, hessian = of_mlp(torch.float32)
     krylov = grown(problem, starts(2, 1, 43), 30, 15)
     assert_consistent(krylov, hessian, rtol=1e-4, atol=1e-6)
@@ -108,7 +108,7 @@ def test_start_vectors_that_depend_on_each_other_count_once():
 
 
 @pytest.mark.parametrize("block", [1, 3])
-def test_a_restart_keeps_eigenvectors_and_goes_on_with_the_same_vectors(block):
+def test_a_restart_keeps_eigenvectors_and_the_next_vectors(block):
     problem, hessian = of_mlp()
     krylov = grown(problem, starts(1, block, 43), 18, 12 // block)
     values, coefficients = torch.linalg.eigh(krylov.projected[0])
@@ -122,6 +122,6 @@ def test_a_restart_keeps_eigenvectors_and_goes_on_with_the_same_vectors(block):
         assert krylov.grow()
         span = torch.linalg.qr(outside[0].T).Q
         torch.testing.assert_close(span @ span.T @ krylov.basis[0, 5:].T, krylov.basis[0, 5:].T, **EXACT)
-        while krylov.room:
+        while krylov.has_room:
             assert krylov.grow()
     assert_consistent(krylov, hessian, **EXACT)

@@ -1,4 +1,4 @@
-"""Which networks are piecewise linear in every single weight, against dense Hessian and Gauss–Newton matrices."""
+"""Piecewise linearity in every single weight, against dense Hessian and Gauss–Newton matrices."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from lnsgd.losses import CrossEntropy, SquaredLoss
 from lnsgd.measures.curvature.piecewise_linear import bent_operation, operation, place_of, traced
-from lnsgd.measures.curvature.problem import trainable
+from lnsgd.measures.evaluation import trainable
 from lnsgd.models import MatrixFactorization
 from tests.measures.small_problems import Net, mlp, narrow_resnet
 from tests.reference.curvature import dense_diagonals
@@ -24,7 +24,7 @@ def float64():
 
 
 def refused_at(net, inputs):
-    """Place and operation that keep a network from being piecewise linear; `None` where nothing does."""
+    """Return place and operation by which a network is not piecewise linear; `None` if it is."""
     with traced(net) as trace:
         outputs = net(inputs[:1])
     node = bent_operation(outputs, trainable(net))
@@ -32,7 +32,7 @@ def refused_at(net, inputs):
 
 
 def diagonals(net, inputs):
-    """Of Hessian and Gauss–Newton matrix."""
+    """Return the diagonals of Hessian and Gauss–Newton matrix."""
     classes = net(inputs)[0].numel()
     if classes == 1:
         return dense_diagonals(net, SquaredLoss(), inputs, torch.ones(len(inputs), 1))
@@ -52,7 +52,7 @@ def tokens():
 
 
 def between(*layers, width=5):
-    """Layers between two linear ones."""
+    """A network of layers between two linear ones."""
     return lambda: nn.Sequential(nn.Linear(4, 5), *(layer() for layer in layers), nn.Linear(width, 3))
 
 
@@ -74,7 +74,7 @@ def weight(*shape):
 
 
 def used(net, inputs):
-    """In eval mode, with BatchNorm statistics that are not those it starts with."""
+    """Return the network in eval mode, with BatchNorm statistics that differ from their initial values."""
     with torch.no_grad():
         net.train()(inputs)
     return net.eval()
@@ -319,7 +319,7 @@ BENT = {
 
 
 @pytest.mark.parametrize("case", BENT)
-def test_refused_networks_have_another_diagonal_and_the_place_is_named(case):
+def test_refused_networks_have_another_diagonal(case):
     make, data, *place = BENT[case]
     inputs = data()
     net = make().eval()

@@ -1,0 +1,1 @@
+"""Recording: callbacks and helpers that write the record of a run, its tables and its pictures."""

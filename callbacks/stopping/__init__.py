@@ -1,0 +1,1 @@
+"""Stopping rules: callbacks that end training when a measured quantity reaches a threshold."""

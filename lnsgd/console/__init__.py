@@ -1,0 +1,1 @@
+"""Text that commands print: one-line errors, parsers, and numbers formatted for people."""

@@ -1,0 +1,1 @@
+"""Figures that ask questions which the papers leave open."""

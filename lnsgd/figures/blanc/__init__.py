@@ -1,0 +1,1 @@
+"""Figures of Blanc, Gupta, Valiant and Valiant (2020)."""

@@ -1,0 +1,1 @@
+"""Figures of Cornacchia, Hązła, Nachum and Yehudayoff (2021)."""

@@ -1,0 +1,1 @@
+"""The framework of all figures: definition, runner, results, claims, summary, screen and drawing style."""

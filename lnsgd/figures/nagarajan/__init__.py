@@ -1,0 +1,1 @@
+"""Figures of Nagarajan and Kolter (2019)."""

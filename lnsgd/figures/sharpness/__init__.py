@@ -1,0 +1,1 @@
+"""Figures of Gatmiry, Li, Reddi and Jegelka (2024)."""

@@ -1,0 +1,12 @@
+from .csv import CSVLogger as CSVLogger
+from .media import log_histogram as log_histogram
+from .media import log_image as log_image
+from .media import takes_histograms as takes_histograms
+from .media import takes_images as takes_images
+from .names import mlflow_name as mlflow_name
+from .names import named_for as named_for
+from .names import usual_name as usual_name
+from .scalars import log_scalars as log_scalars
+from .scalars import send_scalars as send_scalars
+from .scalars import show_scalars as show_scalars
+from .wandb import WandbLogger as WandbLogger

@@ -1,0 +1,1 @@
+"""A project in the shape of the lightning-hydra-template, which knows nothing of lnsgd."""

@@ -1,0 +1,80 @@
+"""Commands that need no class answer at once: they import nothing that takes seconds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lnsgd.cli import main
+from lnsgd.figures.framework.catalogue import FIGURES
+from lnsgd.figures.framework.listing import listed_figures
+
+HEAVY = {"torch", "pytorch_lightning", "lightning", "pandas", "numpy", "matplotlib", "numba", "scipy", "jsonargparse"}
+
+# Prints the heavy packages that a command has imported, whichever way it ends.
+PROBE = f"""\
+import sys
+from lnsgd.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    print("code", ended.code)
+print("heavy", *{HEAVY} & {{name.partition(".")[0] for name in sys.modules}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("reproduce list", None, "cornacchia-mnist"),
+        ("reproduce hypercub", 2, "lists all"),
+        ("reproduce cornacchia-mnist --scale large", 2, "choose ci, paper"),
+        ("sweep --help", 0, "--dry-run"),
+        ("table --help", 0, "--csv"),
+        ("analyze", 2, "nothing to analyze"),
+        ("report --help", 0, "--wandb"),
+    ],
+)
+def test_command_without_a_class_imports_nothing_heavy(command: str, code: int | None, said: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", PROBE, *command.split()], capture_output=True, text=True, timeout=120)
+    *lines, heavy = ended.stdout.splitlines()
+    assert heavy == "heavy"
+    assert said in ended.stdout + ended.stderr
+    assert lines[-1:] == [f"code {code}"] if code is not None else "code" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("tabel runs", "'table'"),
+        ("reproduce cornacchia-mnst", "'cornacchia-mnist'"),
+        ("reproduce cornacchia-mnist --sede 3", "'--seeds'"),
+        ("report runs --otu page.html", "'--out'"),
+    ],
+)
+def test_misspelled_name_gets_the_nearest(wrong: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(wrong.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert f"(did you mean {meant}?)" in line
+
+
+def test_list_of_figures_is_that_of_the_figures() -> None:
+    """Written anew by ``python scripts/write_summaries.py``."""
+    listed = {name: (about.title, dict(about.scales)) for name, about in listed_figures().items()}
+    assert list(listed) == list(FIGURES)
+    for name, figure in FIGURES.items():
+        assert figure.name == name
+        assert listed[name] == (figure.title, {scale: of.seeds for scale, of in figure.scales.items()})
+
+
+@pytest.mark.parametrize("room", ["lnsgd", "lnsgd.sweep", "lnsgd.analysis", "lnsgd.report", "lnsgd.loggers"])
+def test_what_a_room_offers_can_be_imported(room: str) -> None:
+    """The names are those of ``__init__.pyi``, and no module of the room hides one of them."""
+    found = __import__(room, fromlist=["*"])
+    stub = Path(found.__file__).with_suffix(".pyi").read_text()
+    for name in found.__all__:
+        assert f" {name} as {name}" in stub
+        assert getattr(found, name) is not None
