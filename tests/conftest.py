@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning  # noqa: F401  (sets the logger of rank-zero messages when it is imported)
 import torch
+from lightning_fabric.plugins.environments import lightning
 from lightning_utilities.core import rank_zero
 
+from tests.ports import find_port
 from tests.warm_commands import WarmCommands
 
 # Doctests are collected from all modules, but two of one name cannot both be.
@@ -56,6 +58,23 @@ def messages_of_pytorch_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
     Both Lightnings share one logger of such messages, that of the package imported last.
     """
     monkeypatch.setattr(rank_zero, "log", logging.getLogger("pytorch_lightning.utilities.rank_zero"))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a test changes in the environment, and find ports for Lightning's processes that stay free.
+
+    A Trainer that starts processes leaves the port where they met in the environment; commands that a later test
+    starts would all meet there.
+    """
+    monkeypatch.setattr(lightning, "find_free_network_port", find_port)
+    before = dict(os.environ)
+    yield
+    for name in {*os.environ, *before} - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
 
 
 @pytest.fixture(autouse=True)

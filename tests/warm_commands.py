@@ -7,7 +7,6 @@ when the process has ended, its exit code.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,15 +21,13 @@ from typing import Any
 from lightning_fabric.plugins.environments import lightning
 
 from lnsgd.sweep.executors import local
+from tests.ports import find_port
 
 ROOT = Path(__file__).parents[1]
 DEADLINE = 120
 
 # What a command prints, in the folder where it runs.
 SAID = "said.txt"
-
-# Below the ports that Linux, macOS and Windows give to connections.
-_PORTS = range(10_000, 30_000)
 
 # What commands import when they are called.
 _IMPORTED = (
@@ -133,21 +130,6 @@ def _fork_in_place_of_spawn(path: bytes, args: Sequence[str], passfds: Sequence[
         os._exit(0)
 
 
-def _find_port() -> int:
-    """Find a port for the processes of a run that no connection on this machine is given by chance.
-
-    The port is taken seconds after it was found. Lightning's own search asks for any free port, and until then the
-    kernel may give the same one to somebody else.
-    """
-    start = os.getpid() * 7
-    for number in range(start, start + len(_PORTS)):
-        port = _PORTS[number % len(_PORTS)]
-        with socket.socket() as tried, suppress(OSError):
-            tried.bind(("", port))
-            return port
-    raise OSError(f"no free port among {_PORTS}")
-
-
 def _send_at(change: int, number: int) -> None:
     changes = Value("i")
 
@@ -173,7 +155,7 @@ def _run(args: list[str], folder: str, at_change: int, send: int) -> None:
         _send_at(at_change, send)
     os.chdir(folder)
     util.spawnv_passfds = _fork_in_place_of_spawn
-    lightning.find_free_network_port = _find_port
+    lightning.find_free_network_port = find_port
     log = os.open(SAID, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from tests.ports import find_port
 from tests.small_config import instance
 from tests.stopped_runs import CONFIG
 
@@ -91,7 +91,7 @@ def write_config(path: Path, patience: float | None = None, processes: int = 2, 
 def start(config: Path, run: Path, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Start ``lnsgd fit`` in a separate process group."""
     command = [*launcher, str(Path(sys.executable).with_name("lnsgd")), "fit", "--config", str(config)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": str(_free_port())}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": str(find_port())}
     return subprocess.Popen(
         [*(launcher and (sys.executable, "-m")), *command, "--run_dir", str(run), *options],
         cwd=run.parent,
@@ -101,12 +101,6 @@ def start(config: Path, run: Path, *options: str, launcher: tuple[str, ...] = ()
         text=True,
         start_new_session=True,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def end(process: subprocess.Popen[str], folder: Path, stopped: int | None = None) -> Ended:

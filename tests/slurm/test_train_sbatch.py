@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from lnsgd.cli import main
 from lnsgd.runs.folder import RunFolder
+from tests.ports import find_port
 from tests.stopped_runs import EPOCH_STEPS, assert_same_run, write_configs
 
 ROOT = Path(__file__).parents[2]
@@ -46,12 +46,6 @@ def write_command(path: Path, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def job(folder: Path, tasks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script as SLURM runs it in an allocation of one node."""
     allocation = {
@@ -64,7 +58,7 @@ def job(folder: Path, tasks: int, *arguments: str) -> subprocess.CompletedProces
         "SLURM_NTASKS": str(tasks),
         "SLURM_NTASKS_PER_NODE": str(tasks),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(find_port()),
     }
     settings = {
         "PATH": os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
