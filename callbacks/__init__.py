@@ -14,6 +14,7 @@ from lnsgd.callbacks.measures.neurons import ActiveNeurons, ClassAssociation, De
 from lnsgd.callbacks.measures.outputs import ClassVariance, LargestOutput, Margin, Performance
 from lnsgd.callbacks.measures.special_networks import CurveShape, RecoveryError, Sharpness
 from lnsgd.callbacks.measures.weights import ClusterCount, DistanceFromInit, SingularValues, WeightNorms
+from lnsgd.callbacks.progress_bar import MeasureProgressBar
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
 from lnsgd.callbacks.stopping.rules import StopAtLoss, StopAtMargin, StopAtZeroError
 from lnsgd.measuring import Measurement
@@ -33,6 +34,7 @@ __all__ = [
     "ImplicitRegularizer",
     "LargestOutput",
     "Margin",
+    "MeasureProgressBar",
     "Measurement",
     "Performance",
     "RecoveryError",

@@ -4,12 +4,12 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from lnsgd.lightning import TQDMProgressBar
+from lnsgd.callbacks.progress_bar import MeasureProgressBar
 from lnsgd.replicas import networks_of
 
 
-class StepProgressBar(TQDMProgressBar):
-    """Lightning's bar, counted in SGD steps: steps taken, steps in total, steps per second, and time left.
+class StepProgressBar(MeasureProgressBar):
+    """`MeasureProgressBar`, counted in SGD steps: steps taken, steps in total, steps per second, and time left.
 
     The whole run has one bar, over all epochs that are left.
 
@@ -24,7 +24,6 @@ class StepProgressBar(TQDMProgressBar):
         super().on_train_start(trainer, pl_module)
         bar = self.train_progress_bar
         bar.unit = "step"
-        bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         bar.total = networks_of(pl_module).last_step(trainer)
         bar.initial = bar.n = trainer.global_step
         bar.set_description("Training")

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from pytorch_lightning.plugins.layer_sync import LayerSync
 
 from lnsgd.callbacks.guards.finite_guard import FiniteGuard
 from lnsgd.callbacks.guards.stop_on_signal import StopOnSignal
 from lnsgd.callbacks.guards.watch_processes import WatchProcesses
+from lnsgd.callbacks.progress_bar import MeasureProgressBar
 from lnsgd.callbacks.recording.replica_record import ReplicaRecord
 from lnsgd.callbacks.step_progress_bar import StepProgressBar
 from lnsgd.modules.layer_sync import CPUSyncBatchNorm
@@ -38,7 +39,7 @@ _CHECKPOINT_INTERVAL = timedelta(minutes=2)
 def add_progress_bar(callbacks: list[Callback], enabled: bool | None, replicated: bool) -> None:
     """Add a progress bar unless it is switched off or there is one."""
     if enabled is not False and not has_kind(callbacks, ProgressBar):
-        callbacks.append(StepProgressBar() if replicated else TQDMProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
+        callbacks.append(StepProgressBar() if replicated else MeasureProgressBar(refresh_rate=_BAR_REFRESH_STEPS))
 
 
 def add_recording(

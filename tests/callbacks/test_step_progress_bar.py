@@ -74,7 +74,7 @@ def test_bar_counts_the_steps_of_the_whole_run(tmp_path: Path, limits: dict[str,
     assert seen.counts[0] == (0, 0)
     assert seen.counts[-1] == (steps, steps)
     assert all(shown == taken for taken, shown in seen.counts)
-    assert re.search(rf"^Training: 100%.*\| {steps}/{steps} \[\d\d:\d\d<00:00, +[\d.]+k?step/s", seen.text), seen.text
+    assert re.search(rf"^Training: 100%.* <00:00 {steps}/{steps} in \d\d:\d\d +[\d.]+k?step/s", seen.text), seen.text
     assert "train/loss=" in seen.text
 
 
