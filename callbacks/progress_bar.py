@@ -7,13 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from lnsgd.lightning import TQDMProgressBar
-from lnsgd.measuring.curvature import HessianTraceMeasurer
-from lnsgd.measuring.neurons import ActiveNeuronsMeasurer, ClassAssociationMeasurer
-from lnsgd.measuring.weights import DistanceFromInitMeasurer
-
-# The names under which the progress bar shows these measures, in their order.
-_MEASURERS = (ActiveNeuronsMeasurer, ClassAssociationMeasurer, DistanceFromInitMeasurer, HessianTraceMeasurer)
-FIRST = [measurer.headline[1] for measurer in _MEASURERS]
+from lnsgd.measuring.names import HEADLINES
 
 # Columns of the bar itself, with its frame, that no other number than the first ones may take; below _NARROWEST there
 # is none.
@@ -68,7 +62,7 @@ class FittedBar(Tqdm):
             numbers: Further numbers.
         """
         shown = {name: f"{name}={_short(value)}" for name, value in {**(ordered_dict or {}), **numbers}.items()}
-        self._first = [shown.pop(name) for name in FIRST if name in shown]
+        self._first = [shown.pop(name) for name in HEADLINES.values() if name in shown]
         self._others = list(shown.values())
         if refresh:
             self.refresh()

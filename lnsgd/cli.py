@@ -104,7 +104,7 @@ def _run(args: list[str]) -> None:
         with StopSignals() as signals:  # already now, because the imports take seconds
             from lnsgd.training.cli import train
 
-            train(args, signals)
+            train(args, signals).print_end_screen()
     elif command in ("validate", "test"):
         from lnsgd.training.cli import train
 

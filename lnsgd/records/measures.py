@@ -141,6 +141,22 @@ def final(measures: "pd.DataFrame") -> "pd.DataFrame":
     return last.sort_index().sort_values("replica", kind="stable")
 
 
+def initial(measures: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the rows before the first step, with which final measures are compared.
+
+    This is the only definition of an initial measure. A number that was first measured later, such as one of a network
+    whose weights its first batch makes, has none.
+
+    Args:
+        measures: Rows of ``measures.parquet``.
+
+    Returns:
+        Some of these rows, by replica, in the order of the file.
+    """
+    table = with_weights(measures)
+    return table[table[STEP] == 0].sort_values("replica", kind="stable")
+
+
 def headlines(measures: "pd.DataFrame", most_layers: int) -> "pd.DataFrame":
     """Return the rows that are shown where there is little room: those of whole networks and, by measure, of layers.
 

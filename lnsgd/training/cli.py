@@ -29,6 +29,7 @@ from lnsgd.runs.signals import StopSignals
 from lnsgd.training import parser as arguments
 from lnsgd.training import trainer_parts as parts
 from lnsgd.training.changes import changes_since, check_changes
+from lnsgd.training.end_screen import end_screen
 from lnsgd.training.run_choice import choose_run, with_resumed_run
 from lnsgd.training.shipped_configs import with_config_paths
 from lnsgd.untrusted.files import UnreadableError
@@ -205,6 +206,13 @@ class TrainingCLI(LightningCLI):
                 print(f"{name}: {value.item():.6g}")
 
     after_test = after_validate
+
+    def print_end_screen(self) -> None:
+        """Print what a run that has reached its end came to, on the first process."""
+        if self.run_folder is None or not self.trainer.is_global_zero or not self.run_folder.finished.exists():
+            return
+        for line in end_screen(self.run_folder):
+            print(line)
 
     def finish(self) -> None:
         """End the loggers that must be ended."""
