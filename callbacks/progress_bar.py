@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from lnsgd.lightning import TQDMProgressBar
-from lnsgd.measuring.names import HEADLINES
+from lnsgd.records.measures import HEADLINES
 
 # Columns of the bar itself, with its frame, that no other number than the first ones may take; below _NARROWEST there
 # is none.

@@ -114,8 +114,3 @@ MEASURERS: dict[str, type[Measurer]] = {
     for name, kind in _measurers_of(module).items()
 }
 """The class of each measure by its name, such as ``hessian_trace``: every measurer of lnsgd that is not a base."""
-
-HEADLINES: dict[str, str] = dict(
-    MEASURERS[name].headline for name in ("active_neurons", "class_association", "distance_from_init", "hessian_trace")
-)
-"""Short names of the measures that stand first wherever there is little room, such as in the progress bar."""

@@ -37,6 +37,18 @@ WHOLE = ("", "total")
 # The content of WEIGHTS for the weights that the optimizer trains. A file without the column is of these alone.
 TRAINED = "trained"
 
+# The splits of the data on which numbers are measured.
+SPLITS = ("train", "val", "test")
+
+# The measures that say what label noise does to a network, and their names where there is little room, such as in the
+# progress bar; in the order in which they are shown, before all others.
+HEADLINES = {
+    "active_fraction": "active",
+    "associated_count": "associated",
+    "distance_from_init": "distance",
+    "hessian_trace": "trace",
+}
+
 # What tells the numbers of one network apart, and those of a run: rows that agree here are one number at several steps.
 QUANTITY = (MEASURE, SPLIT, LAYER)
 NUMBER = (REPLICA, *QUANTITY, WEIGHTS)

@@ -87,7 +87,7 @@ def table(options: Namespace) -> None:
             load_trajectories(options.folder).to_parquet(part, index=False)
     if options.csv is None and options.trajectories is None:
         patterns = [name.strip() for name in options.measures.split(",") if name.strip()]
-        show_table(found, console, patterns, options.cells)
+        show_table(found, console, patterns, options.cells, options.all)
     if options.csv != Path("-"):
         console.print(summarize(found), highlight=False)
     _show_changes(options.folder, Console(stderr=True) if options.csv == Path("-") else console)

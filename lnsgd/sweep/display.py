@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from lnsgd.console.messages import counted
-from lnsgd.console.numbers import plus_minus
+from lnsgd.console.numbers import numbers, plus_minus
+from lnsgd.console.tables import Column, common_prefix, short_names, split_off_equal, tables
 from lnsgd.records.cells import STATUS, measure_names, option_names
-from lnsgd.records.measures import STDERR
+from lnsgd.records.measures import HEADLINES, SPLITS, STDERR, WHOLE
 from lnsgd.sweep.averages import over_seeds
 
 if TYPE_CHECKING:  # they import what a run needs, which takes seconds
@@ -27,9 +27,6 @@ _MAX_ROWS = 40
 
 # The most values of an option that are listed.
 _MAX_VALUES = 6
-
-# A column of a table: its head, and its cells as text.
-_Column = tuple[str, list[str]]
 
 
 def show_plan(sweep: "Sweep", plan: "Plan", resources: "Resources", console: Console) -> None:
@@ -109,43 +106,101 @@ def failed_cells(table: pd.DataFrame) -> Table:
     return listed
 
 
-def show_table(found: pd.DataFrame, console: Console, patterns: Sequence[str] = (), cells: bool = False) -> None:
+def show_table(
+    found: pd.DataFrame, console: Console, patterns: Sequence[str] = (), cells: bool = False, every: bool = False
+) -> None:
     """Print final measures: mean ± standard deviation over seeds, or each cell with its standard error.
 
-    As many columns as fit are printed beside each other, and no column is cut.
+    As many columns as fit are printed beside each other, and no name or number is cut. What is equal in all rows stands
+    above the table.
 
     Args:
         found: The data frame that `load` returns.
         console: Where to print.
-        patterns: Names or glob patterns of measures, such as ``active_*/val*``; by default all measures of whole
-            networks and of activation sites, without the parts that single tensors have in a total.
+        patterns: Names or glob patterns of measures, such as ``active_*/val*``; by default the headline measures, and
+            the error if it was measured; where there are none of these, all but the parts of totals.
         cells: Print a row for each cell.
+        every: Print all measures.
 
     Raises:
         ValueError: No measure matches a pattern.
     """
-    measures = _choose_measures(measure_names(found), patterns)
+    names = measure_names(found)
+    measures = _choose_measures(names, patterns, every)
     rows, error = (found, STDERR) if cells else (over_seeds(found), "std")
     options = option_names(found) if cells else list(rows.columns[: rows.columns.get_loc(STATUS)])
-    heads = [*options, STATUS, *([] if cells else ["n"])]
-    left = [_make_column(rows.head(_MAX_ROWS), name, error) for name in heads]
-    right = [_make_column(rows.head(_MAX_ROWS), name, error) for name in measures]
-    for table in _split_into_tables(left, right, console):
-        console.print(table)
-    if len(rows) > _MAX_ROWS:
-        console.print(f"The first {_MAX_ROWS} of {len(rows)} rows; --csv FILE writes all", highlight=False)
-    if measures and not cells:
-        console.print("Mean ± standard deviation over n seeds; --cells shows each", highlight=False)
+    listed = rows.head(_MAX_ROWS)
+    short = short_names(options)
+    own = [Column(short[name], [_text(value) for value in listed[name]], is_text=True) for name in options]
+    counts = [
+        Column(name, [str(value) for value in listed[name]], True) for name in (STATUS, *([] if cells else ["n"]))
+    ]
+    left, equal = split_off_equal([*own, *counts])
+    heads, where = _heads(measures)
+    right = [Column(head, _numbers(listed, name, error)) for head, name in zip(heads, measures)]
+    renamed = [f"{own} is {name}" for name, own in short.items() if own != name]
+    caption = [f"{len(rows):,} rows" if cells else "mean ± standard deviation over seeds", *where, *renamed]
+    caption += [f"{column.head}: {column.cells[0]}" for column in equal]
+    console.print("; ".join(caption), highlight=False, markup=False)
+    for lines in tables(left, right, console.width):
+        console.print()
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    for line in _left_out(len(rows), len(measures), len(names), cells):
+        console.print(line, highlight=False, markup=False)
 
 
-def _choose_measures(measures: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    if not patterns:
-        return [name for name in measures if not _is_part_of_total(name, measures)]
+def _left_out(rows: int, shown: int, measures: int, cells: bool) -> Iterator[str]:
+    """Say what the table does not show, and which options show it."""
+    if rows > _MAX_ROWS:
+        yield f"The first {_MAX_ROWS} of {rows} rows; --csv FILE writes all"
+    hints = [] if shown == measures else [f"{shown} of {counted(measures, 'measure')}; --all shows the others"]
+    if hints or not cells:
+        yield "; ".join([*hints, *([] if cells else ["--cells shows each seed"])])
+
+
+def _choose_measures(names: Sequence[str], patterns: Sequence[str], every: bool) -> list[str]:
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in measures):
-            names = ", ".join(dict.fromkeys(name.partition("/")[0] for name in measures)) or "none so far"
-            raise ValueError(f"--measures {pattern}: no measure matches this pattern; the measures are {names}")
-    return [name for name in measures if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(name, pattern) for name in names):
+            known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in names)) or "none so far"
+            raise ValueError(f"--measures {pattern}: no measure matches this pattern; the measures are {known}")
+    if patterns:
+        return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if every:
+        return list(names)
+    return _headlines(names) or [name for name in names if not _is_part_of_total(name, names)]
+
+
+def _headlines(names: Sequence[str]) -> list[str]:
+    """Return the headline measures of whole networks on the training set, then the error on the validation set."""
+    found = []
+    for measure, wanted in (*((measure, "train") for measure in HEADLINES), ("error", "val")):
+        parts = [(name, _split_name(name)) for name in names]
+        splits = {split: name for name, (of, split, layer) in parts if of == measure and layer in WHOLE}
+        found += [splits.get(wanted, next(iter(splits.values())))] if splits else []
+    return found
+
+
+def _split_name(name: str) -> tuple[str, str, str]:
+    """Return measure, split and layer of a name such as ``active_fraction/train/total``."""
+    measure, _, rest = name.partition("/")
+    split, _, layer = rest.partition("/")
+    return (measure, split, layer) if split in SPLITS else (measure, "", rest)
+
+
+def _heads(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the headings of measures, without the split and the begin of layers that all have, and what that is."""
+    parts = [_split_name(name) for name in names]
+    splits = {split for _, split, _ in parts if split}
+    layers = [layer for *_, layer in parts if layer not in WHOLE]
+    prefix = common_prefix(layers)
+    heads = []
+    for measure, split, layer in parts:
+        own = "" if layer in WHOLE else layer.removeprefix(prefix)
+        heads.append("/\n".join(part for part in (measure, split if len(splits) > 1 else "", own) if part))
+    where = [f"on {splits.pop()}"] if len(splits) == 1 else []
+    return heads, [*where, *([f"layers in {prefix.rstrip('.')}"] if prefix else [])]
 
 
 def _is_part_of_total(name: str, measures: Sequence[str]) -> bool:
@@ -153,36 +208,15 @@ def _is_part_of_total(name: str, measures: Sequence[str]) -> bool:
     return name.rpartition("/")[0] in measures
 
 
-def _make_column(rows: pd.DataFrame, name: str, error: str) -> _Column:
+def _numbers(rows: pd.DataFrame, name: str, error: str) -> list[str]:
     errors = rows.get(f"{name}/{error}", pd.Series(float("nan"), rows.index))
-    return name.replace("/", "/\n"), [_format(value, spread) for value, spread in zip(rows[name], errors)]
+    if errors.isna().all():
+        return ["" if pd.isna(value) else text for value, text in zip(rows[name], numbers(list(rows[name])))]
+    return ["" if pd.isna(value) else plus_minus(value, spread) for value, spread in zip(rows[name], errors)]
 
 
-def _format(value: Any, error: float) -> str:
+def _text(value: Any) -> str:
+    """Return the value of an option as it is printed."""
     if isinstance(value, (list, dict, str)):
         return str(value)
-    return "" if pd.isna(value) else plus_minus(value, error)
-
-
-def _split_into_tables(left: Sequence[_Column], columns: Sequence[_Column], console: Console) -> Iterator[Table]:
-    """Split columns into tables that begin with the same columns and are as wide as the console allows."""
-    current = list(left)
-    for column in columns:
-        if len(current) > len(left) and _width([*current, column], console) > console.width:
-            yield _make_table(current)
-            current = list(left)
-        current.append(column)
-    yield _make_table(current)
-
-
-def _width(columns: Sequence[_Column], console: Console) -> int:
-    return Measurement.get(console, console.options.update(max_width=10_000), _make_table(columns)).maximum
-
-
-def _make_table(columns: Sequence[_Column]) -> Table:
-    table = Table()
-    for name, _ in columns:
-        table.add_column(name, no_wrap=False, overflow="fold")
-    for row in zip(*(values for _, values in columns)):
-        table.add_row(*row)
-    return table
+    return "" if pd.isna(value) else plus_minus(value, None)

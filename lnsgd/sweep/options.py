@@ -42,8 +42,12 @@ def parse_table(args: list[str]) -> Namespace:
     parser = CommandParser("lnsgd table", description="Show what a sweep has found, at any time.")
     parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/sweeps/mnist-noise")
     parser.add_argument("--cells", action="store_true", help="show each cell instead of the mean over seeds")
-    measures = "names or patterns, such as 'active_*/val*,hessian_trace*' (default: all except the parts of totals)"
+    measures = "names or patterns, such as 'active_*/val*,hessian_trace*' (default: the headline measures)"
     parser.add_argument("--measures", default="", help=measures)
+    parser.add_argument("--all", action="store_true", help="show all measures instead of the headline measures")
     parser.add_argument("--csv", type=Path, help="write a row for each cell to this file; - for standard output")
     parser.add_argument("--trajectories", type=Path, help="write all measured numbers to this Parquet file")
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    if options.all and options.measures:
+        raise ValueError("--all and --measures exclude each other; give one of them")
+    return options

@@ -6,9 +6,9 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, NamedTuple
 
 from lnsgd.console.numbers import number, plus_minus
-from lnsgd.measuring.names import HEADLINES
 from lnsgd.records.changes import config_in_effect
 from lnsgd.records.measures import (
+    HEADLINES,
     LAYER,
     MEASURE,
     REPLICA,

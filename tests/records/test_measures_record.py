@@ -2,13 +2,15 @@
 
 import random
 from pathlib import Path
+from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
 
-from lnsgd.measuring import Measurement
+from lnsgd.measuring import Measurement, Split
+from lnsgd.measuring.names import measurer_class
 from lnsgd.records import measures
-from lnsgd.records.measures import MeasurementTable
+from lnsgd.records.measures import HEADLINES, SPLITS, MeasurementTable
 
 Key = tuple[int, int, str]
 
@@ -53,3 +55,12 @@ def test_rows_that_are_written_are_not_kept_in_memory(tmp_path: Path, monkeypatc
     assert len(rows_of(tmp_path / "measures.parquet")) == 1000
     groups = pq.ParquetFile(tmp_path / "measures.parquet")
     assert [groups.metadata.row_group(n).num_rows for n in range(groups.num_row_groups)] == [100] * 10
+
+
+def test_headlines_are_those_of_the_measurers() -> None:
+    names = ("active_neurons", "class_association", "distance_from_init", "hessian_trace")
+    assert list(HEADLINES.items()) == [measurer_class(name).headline for name in names]
+
+
+def test_splits_are_those_of_measuring() -> None:
+    assert get_args(Split) == SPLITS
