@@ -2,7 +2,7 @@
 
 import platform
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from lnsgd.analysis.measurers import Selection
 from lnsgd.analysis.named_objects import build_data, build_loss, build_measurers, build_model
 from lnsgd.analysis.pairs import ComparisonSettings
 from lnsgd.analysis.pictures import draw, draw_line, save_png
-from lnsgd.analysis.tables import difference_table, measurement_table, similarity_table
+from lnsgd.analysis.tables import Shown, difference_lines, measurement_lines, similarity_lines
 from lnsgd.console.messages import counted
 from lnsgd.records.provenance import provenance_of_now, read_provenance, write_provenance
 from lnsgd.runs.folder import RunFolder
@@ -62,7 +62,7 @@ def _analyze(options: Namespace, overrides: Overrides, selection: Selection, con
     _write(analysis.table, out / "analysis")
     preprocessing = "; ".join(dict.fromkeys(one.preprocessing for one in sets if one.preprocessing))
     _write_record(out / "analysis.json", options, options.inputs, preprocessing or None)
-    console.print(measurement_table(analysis.table))
+    _print(console, measurement_lines(analysis.table, _shown(options), console.width))
     drawn = ", ".join(path.name for path in draw(analysis, out))
     networks = counted(analysis.table.groupby(["checkpoint", "replica"]).ngroups, "network")
     console.print(
@@ -84,8 +84,22 @@ def _compare(options: Namespace, overrides: Overrides, selection: Selection, con
     if len(found.path):
         save_png(draw_line(found.path, names), out / "path.png")
     _write_record(out / "comparison.json", options, (a, b))
-    console.print(difference_table(found.differences, names), similarity_table(found.similarity))
+    shown = _shown(options)
+    _print(console, difference_lines(found.differences, names, shown, console.width))
+    console.print()
+    _print(console, similarity_lines(found.similarity, shown, console.width))
     console.print(f"Tables and the picture of the line between A and B: {out}", highlight=False, soft_wrap=True)
+
+
+def _shown(options: Namespace) -> Shown:
+    if options.all:
+        return Shown.ALL
+    return Shown.HEADLINES if options.measures is None else Shown.CHOSEN
+
+
+def _print(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _folder(options: Namespace, name: str, inputs: Sequence[Path], record: str) -> Path:

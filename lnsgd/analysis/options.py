@@ -76,6 +76,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("inputs", nargs="*", type=Path, metavar="CKPT_OR_RUN", help="runs, checkpoints, weight files")
     parser.add_argument("--measures", help="names, such as ActiveNeurons,HessianTrace or default,SpectralDensity")
+    parser.add_argument("--all", action="store_true", help="print all rows instead of the headline measures")
     parser.add_argument("--data", help="a DataModule to measure on (default: the run's)")
     parser.add_argument("--model", help="class or function that makes the network of files without a run")
     parser.add_argument("--loss", help="per-example loss (default: the run's)")
