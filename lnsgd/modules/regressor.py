@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lnsgd.label_noise import LabelNoise, NoNoise
 from lnsgd.losses import Loss, SquaredLoss
-from lnsgd.modules.supervised import SupervisedModule
+from lnsgd.modules.supervised import OptimizerCallable, SupervisedModule
 from lnsgd.modules.totals import LossTotals
 
 

@@ -1,13 +1,14 @@
 """Base of the modules: SGD on noisy targets, totals on clean targets, exact resume."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lnsgd import rng
 from lnsgd.label_noise import LabelNoise, NoNoise
@@ -19,6 +20,10 @@ from lnsgd.modules.compiled import CompileMode, TrainingForward
 from lnsgd.modules.evaluated import EvaluatedModule
 from lnsgd.modules.noisy_targets import NoisyTargets, check_noise_steps
 from lnsgd.modules.resume import ResumedRandomState, begin_loading, gathered
+
+# The same types as in ``pytorch_lightning.cli``, which would import the parser of the command into every project.
+OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
+LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
 class SupervisedModule(EvaluatedModule):
