@@ -3,6 +3,7 @@
 import os
 import sys
 from argparse import ArgumentError
+from contextlib import nullcontext
 
 from lnsgd.console.messages import did_you_mean, one_line, out_of_memory, printable
 from lnsgd.runs.errors import RunError
@@ -21,12 +22,13 @@ usage: lnsgd <command> [options]
   analyze    measure checkpoints of runs or of other networks: lnsgd analyze runs/mnist
   report     show figures, sweeps and runs on one HTML page: lnsgd report docs/results runs
 
-lnsgd <command> --help shows the options of a command. The options of a class are shown by
-lnsgd fit --model.help lnsgd.modules.Classifier, --data.help lnsgd.data.MNIST and so on.
+lnsgd <command> --help shows the options of a command, and lnsgd fit --help-all all of them. The options of a class are
+shown by lnsgd fit --model.help lnsgd.modules.Classifier, --data.help lnsgd.data.MNIST and so on.
 Set LNSGD_DEBUG=1 in the environment to see where an error was raised.
 """
 
-_COMMANDS = ("fit", "validate", "test", "sweep", "table", "reproduce", "analyze", "report")
+_TRAINING_COMMANDS = ("fit", "validate", "test")
+_COMMANDS = (*_TRAINING_COMMANDS, "sweep", "table", "reproduce", "analyze", "report")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,15 +102,8 @@ def _run(args: list[str]) -> None:
         _analyze(args[1:])
     elif command == "report":
         _report(args[1:])
-    elif command == "fit":
-        with StopSignals() as signals:  # already now, because the imports take seconds
-            from lnsgd.training.cli import train
-
-            train(args, signals).print_end_screen()
-    elif command in ("validate", "test"):
-        from lnsgd.training.cli import train
-
-        train(args)
+    elif command in _TRAINING_COMMANDS:
+        _train(args)
     else:
         hint = did_you_mean(command, _COMMANDS)
         raise ValueError(
@@ -117,6 +112,24 @@ def _run(args: list[str]) -> None:
 
 
 # Each command reads and checks its options before it imports what carries them out, which takes seconds.
+
+
+def _train(args: list[str]) -> None:
+    from lnsgd.training.first_help import ALL, answer_without_parser
+
+    answer_without_parser(args[0], args[1:])
+    # A stop is noted already now, because the imports take seconds.
+    with StopSignals() if args[0] == "fit" else nullcontext() as signals:
+        if ALL in args:
+            from lnsgd.training.parser import command_parser
+
+            command_parser(args[0]).print_help()
+        else:
+            from lnsgd.training.cli import train
+
+            trained = train(args, signals)
+            if args[0] == "fit":
+                trained.print_end_screen()
 
 
 def _reproduce(args: list[str]) -> None:

@@ -122,15 +122,22 @@ OPTIONS = {
     # Misspelled keys.
     "key-of-noise": (["--model.label_noise.q", "0.1"], ("'q'", "it takes: p")),
     "key-of-data": (["--data.batchsize", "3"], ("'batchsize'", "did you mean 'batch_size'?")),
+    "key-of-optimizer": (["--model.optimizer.momentun", "3"], ("torch.optim.SGD", "did you mean 'momentum'?")),
+    "key-of-callback": (
+        ["--trainer.callbacks", "ActiveNeurons", "--trainer.callbacks.split", "val"],
+        ("ActiveNeurons", "did you mean 'splits'?"),
+    ),
     "key-of-net": (["--model.net.width", "[784, 10]"], ("'width'", "did you mean 'widths'?")),
-    "key-at-top": (["--trianer.max_epochs", "3"], ("--trianer.max_epochs", "--help")),
+    "key-at-top": (["--trianer.max_epochs", "3"], ("--trianer.max_epochs", "did you mean '--trainer.max_epochs'?")),
     # Values of the wrong kind.
     "type": (["--trainer.max_epochs", "abc"], ("trainer.max_epochs = abc", "expected int")),
     "type-in-optimizer": (["--model.optimizer.lr", "fast"], ("model.optimizer.lr = fast", "float")),
     "choice-of-source": (["--data.source", "smaple"], ("data.source = smaple", "full or sample")),
     "choice-of-activation": (["--model.net.activation", "relo"], ("model.net.activation = relo", "relu or tanh")),
-    "class-of-loss": (["--model.loss", "Hinge"], ("model.loss = Hinge", "class")),
-    "class-of-optimizer": (["--model.optimizer", "SDG"], ("model.optimizer = SDG", "class")),
+    "class-of-loss": (["--model.loss", "Hinge"], ("model.loss = Hinge", "did you mean 'HingeLoss'?")),
+    "class-of-optimizer": (["--model.optimizer", "SDG"], ("model.optimizer = SDG", "did you mean 'SGD'?")),
+    "class-of-callback": (["--trainer.callbacks", "ActiveNeuron"], ("ActiveNeuron:", "did you mean 'ActiveNeurons'?")),
+    "path-of-class": (["--data", "lnsgd.data.MINST"], ("data = lnsgd.data.MINST", "did you mean 'MNIST'?")),
     "accelerator-unknown": (["--trainer.accelerator", "gpuu"], ("'gpuu'", "cpu")),
     # Files.
     "config-missing": (["--config", "none.yaml"], ("none.yaml", "does not exist")),

@@ -30,6 +30,9 @@ print("heavy", *{HEAVY} & {{name.partition(".")[0] for name in sys.modules}})
         ("reproduce list", None, "cornacchia-mnist"),
         ("reproduce hypercub", 2, "lists all"),
         ("reproduce cornacchia-mnist --scale large", 2, "choose ci, paper"),
+        ("fit", 2, "lnsgd fit --config mnist"),
+        ("fit --config mnist --help", 0, "--help-all"),
+        ("validate", 2, "--ckpt_path"),
         ("sweep --help", 0, "--dry-run"),
         ("table --help", 0, "--csv"),
         ("analyze", 2, "nothing to analyze"),
@@ -61,6 +64,23 @@ def test_misspelled_name_gets_the_nearest(wrong: str, meant: str, capsys: pytest
     assert f"(did you mean {meant}?)" in line
 
 
+@pytest.mark.parametrize("package", ["jsonargparse", "matplotlib", "numba", "pandas", "scipy", "torchvision"])
+def test_callbacks_import_nothing_heavy_beside_lightning(package: str, imported_by_callbacks: set[str]) -> None:
+    assert "lnsgd" in imported_by_callbacks
+    assert package not in imported_by_callbacks
+
+
+@pytest.fixture(scope="module")
+def imported_by_callbacks() -> set[str]:
+    """The packages that ``import lnsgd.callbacks`` imports after ``import pytorch_lightning``."""
+    program = (
+        "import sys, pytorch_lightning; before = set(sys.modules); import lnsgd.callbacks; "
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    return set(ended.stdout.split())
+
+
 def test_list_of_figures_is_that_of_the_figures() -> None:
     """Written anew by ``python scripts/write_summaries.py``."""
     listed = {name: (about.title, dict(about.scales)) for name, about in listed_figures().items()}
@@ -70,10 +90,10 @@ def test_list_of_figures_is_that_of_the_figures() -> None:
         assert listed[name] == (figure.title, {scale: of.seeds for scale, of in figure.scales.items()})
 
 
-@pytest.mark.parametrize("room", ["lnsgd", "lnsgd.sweep", "lnsgd.analysis", "lnsgd.report", "lnsgd.loggers"])
+@pytest.mark.parametrize("room", ["", ".sweep", ".analysis", ".report", ".loggers", ".training"])
 def test_what_a_room_offers_can_be_imported(room: str) -> None:
     """The names are those of ``__init__.pyi``, and no module of the room hides one of them."""
-    found = __import__(room, fromlist=["*"])
+    found = __import__(f"lnsgd{room}", fromlist=["*"])
     stub = Path(found.__file__).with_suffix(".pyi").read_text()
     for name in found.__all__:
         assert f" {name} as {name}" in stub

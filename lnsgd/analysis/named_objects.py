@@ -14,7 +14,7 @@ from torch import nn
 from lnsgd import rng
 from lnsgd.analysis.measurers import Selection
 from lnsgd.analysis.options import ROOMS
-from lnsgd.console.messages import one_line
+from lnsgd.console.messages import did_you_mean, one_line
 from lnsgd.losses import Loss
 from lnsgd.measuring import Measurer
 from lnsgd.untrusted.texts import read_yaml
@@ -129,7 +129,10 @@ def _resolve(option: str, path: str) -> Any:
         known = _classes(option)
         if name in known:
             return known[name]
-        raise ValueError(f"--{option} {path} is unknown; choose one of {', '.join(known)}, or give an import path")
+        hint = did_you_mean(path, known)
+        raise ValueError(
+            f"--{option} {path} is unknown{hint}; choose one of {', '.join(known)}, or give an import path"
+        )
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -4,8 +4,9 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from argparse import Action, ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 # Lines that jsonargparse puts around the cause of an error.
@@ -89,28 +90,37 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def one_line(error: BaseException) -> str:
-    """Reduce an error to its cause in one line.
+def one_line(error: BaseException, options: Callable[[], Sequence[str]] = tuple) -> str:
+    """Reduce an error to its cause in one line, with the nearest name if a name is misspelled.
 
     The parser reports a nested error as a tree of a dozen lines, whose first leaf is the cause.
+
+    Args:
+        error: Any error.
+        options: Returns the options of the command, such as ``--trainer.max_epochs``; called if one is misspelled.
     """
     text = str(error) or type(error).__name__
     lines = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip()]
     causes = [line for line in lines if not _WRAPPING.match(line)]
-    keys = re.findall(r"Parser key \"([^\"]*)\":", text)
-    classes = re.findall(r"Problem with given class_path '([^']*)'", text)
-    where, cause = ".".join(keys), re.sub(r"^Parser key \"([^\"]*)\": ", r"\1: ", (causes or lines)[0])
-    cause = re.sub(r"^Call to compute_fn of link .* failed: ", "", cause)
+    first = (causes or lines)[0]
+    way = text[: text.index(first) + len(first)]  # what follows are other ways in which the value could be understood
+    keys = re.findall(r"Parser key \"([^\"]*)\":", way)
+    classes = re.findall(r"(?:Problem with given class_path |class_path=)'([^']*)'", way)
+    where, cause = ".".join(keys), re.sub(r"^Parser key \"([^\"]*)\": ", r"\1: ", first)
+    cause = re.sub(r"^(Call to compute_fn of link .* failed|Type .* expects a function or .* class): ", "", cause)
     if unknown := re.match(r"(?:Option '|unrecognized arguments: --)([\w.]+)", cause):
-        return _unknown_option(unknown[1], where, classes)
+        return _unknown_option(unknown[1], where, classes, options)
     if several := _SEVERAL_CLASSES.search(text):
         return f"{where} = {several[1]}: several classes have this name; give the full path of one, {several[2]}"
     if plain := re.fullmatch(r"Expected a <class '(\w+)'>\. Got value: (.*)", cause):
         return f"{where or 'an option'} = {plain[2]}: expected {plain[1]}"
+    if keys and (absent := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)):
+        hint = did_you_mean(absent[2], vars(sys.modules[absent[1]]))
+        return f"{where} = {absent[1]}.{absent[2]}: {absent[1]} has no {absent[2]}{hint}"
     if cause.startswith("Expected a") and (value := re.search(r"Given value: (.*)", text)):
         given = re.sub(r"\. Got value: Namespace.*", "", value[1])
         given = re.sub(r"NestedArg\(key='[^']*', val='(.*)'\)", r"\1", given)
-        return f"{where} = {given}: {_expected(causes)}"
+        return f"{where} = {given}: {_expected(causes)}{did_you_mean(given, _class_names(text, classes, keys))}"
     return cause if len(lines) > 1 else " ".join(cause.split())
 
 
@@ -127,25 +137,58 @@ def _expected(causes: list[str]) -> str:
     return f"expected {' or '.join(kinds)}"
 
 
-def _unknown_option(option: str, where: str, classes: list[str]) -> str:
+def _class_names(text: str, classes: Sequence[str], keys: Sequence[str]) -> set[str]:
+    """Return the names of the classes that an option takes: those derived from the classes that its type names.
+
+    The parser has imported these. It reports the types of most options, and for others, such as the function that makes
+    an optimizer, they are looked up in the signature of the class that has the option.
+
+    Args:
+        text: The error of the parser.
+        classes: The classes on the way to the option, from the outermost on.
+        keys: The names of the options on that way.
+    """
+    types = re.findall(r"Subtypes: \[(.*)\]", text)[-1:]
+    if classes and keys:
+        types.append(str(_parameters(classes[-1]).get(keys[-1], "")))
+    paths = {path for kind in types for path in re.findall(r"[A-Za-z_]\w*(?:\.\w+)+", kind)}
+    found = (getattr(sys.modules.get(path.rpartition(".")[0]), path.rpartition(".")[2], None) for path in paths)
+    waiting, known = [kind for kind in found if inspect.isclass(kind)], set()
+    while waiting:
+        derived = [kind for kind in type.__subclasses__(waiting.pop()) if kind not in known]
+        known.update(derived)
+        waiting += derived
+    return {kind.__name__ for kind in known if not (kind.__name__.startswith("_") or inspect.isabstract(kind))}
+
+
+def _unknown_option(option: str, where: str, classes: list[str], options: Callable[[], Sequence[str]]) -> str:
     if not classes:
-        return f"there is no option --{option}; `lnsgd fit --help` lists them"
+        return f"there is no option --{option}{_nearest_option(option, options())}; `lnsgd fit --help-all` lists them"
     name, accepted = option.split(".")[0], _parameters(classes[-1])
     close = difflib.get_close_matches(name, accepted, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"it takes: {', '.join(accepted) or 'none'}"
     return f"{where}: {classes[-1]} has no option {name!r}; {hint}"
 
 
-def _parameters(class_path: str) -> list[str]:
-    """Return the names of a constructor's parameters, including those that it passes on to its base classes."""
+def _nearest_option(option: str, options: Sequence[str]) -> str:
+    """Return a hint at an option: one that is alike, or whose last part is, or whose first part is."""
+    by_end = {name.rpartition(".")[2]: f"--{name.removeprefix('--')}" for name in reversed(options)}
+    close = difflib.get_close_matches(option.removeprefix("--"), by_end, n=1)
+    first = did_you_mean(f"--{option.partition('.')[0]}", [name for name in options if "." not in name])
+    by_its_end = f" (did you mean {by_end[close[0]]!r}?)" if close else ""
+    return did_you_mean(f"--{option}", options) or by_its_end or first
+
+
+def _parameters(class_path: str) -> dict[str, Any]:
+    """Return the parameters of a constructor with their types, including those that it passes on to base classes."""
     module, _, name = class_path.rpartition(".")
-    names: dict[str, None] = {}
+    names: dict[str, Any] = {}
     for base in inspect.getmro(getattr(importlib.import_module(module), name)):
         if "__init__" not in vars(base) or base is object:
             continue
         parameters = list(inspect.signature(base).parameters.values())
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names.update(dict.fromkeys(p.name for p in parameters if p.kind in named))
+        names = {**{p.name: p.annotation for p in parameters if p.kind in named}, **names}
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
-    return list(names)
+    return names

@@ -7,7 +7,7 @@ from typing import Any
 
 from lnsgd.console.messages import one_line
 from lnsgd.sweep.grid import Point, Sweep
-from lnsgd.training import check_config_files, command_parser
+from lnsgd.training import check_config_files, command_parser, option_names
 
 # Options that say where a run goes and how it is resumed; they do not change the run itself.
 _OPTIONS_OF_COMMAND = ("config", "run_dir", "ckpt_path", "resume", "allow_changes")
@@ -41,7 +41,7 @@ class ConfigReader:
         try:
             self._parser.parse_args(fit_arguments(sweep, {}))
         except ArgumentError as error:
-            raise ValueError(f"{sweep.name}: {one_line(error)}") from error
+            raise ValueError(f"{sweep.name}: {_one_line(error)}") from error
 
     def __call__(self, options: Point) -> Mapping[str, Any]:
         """Resolve the config of a cell.
@@ -53,10 +53,14 @@ class ConfigReader:
             parsed = self._parser.parse_args(fit_arguments(self._sweep, options))
         except ArgumentError as error:
             given = " ".join(as_arguments(options))
-            raise ValueError(f"{self._sweep.name}: {given}: {one_line(error)}") from error
+            raise ValueError(f"{self._sweep.name}: {given}: {_one_line(error)}") from error
         config = parsed.as_dict()
         if config["replicas"] is not None:
             raise ValueError(
                 f"{self._sweep.name}: a sweep packs replicas by itself; leave them out of its base config and options"
             )
         return {name: value for name, value in config.items() if name not in _OPTIONS_OF_COMMAND}
+
+
+def _one_line(error: ArgumentError) -> str:
+    return one_line(error, lambda: option_names("fit"))

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lnsgd.console.messages import counted
+from lnsgd.console.messages import counted, did_you_mean
 from lnsgd.console.numbers import numbers, plus_minus
 from lnsgd.console.tables import Column, common_prefix, short_names, split_off_equal, tables
 from lnsgd.records.cells import STATUS, measure_names, option_names
@@ -163,8 +163,12 @@ def _left_out(rows: int, shown: int, measures: int, cells: bool) -> Iterator[str
 def _choose_measures(names: Sequence[str], patterns: Sequence[str], every: bool) -> list[str]:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in names)) or "none so far"
-            raise ValueError(f"--measures {pattern}: no measure matches this pattern; the measures are {known}")
+            known = list(dict.fromkeys(name.partition("/")[0] for name in names))
+            hint = did_you_mean(pattern, names) or did_you_mean(pattern.partition("/")[0], known)
+            raise ValueError(
+                f"--measures {pattern}: no measure matches this pattern{hint}; the measures are "
+                f"{', '.join(known) or 'none so far'}"
+            )
     if patterns:
         return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if every:

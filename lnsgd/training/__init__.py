@@ -1,16 +1,6 @@
 """From a config to a finished run: ``lnsgd fit``, ``validate`` and ``test``."""
 
-from lnsgd.training.cli import TrainingCLI, check_config_files, train
-from lnsgd.training.parser import command_parser
-from lnsgd.training.run_config import RunConfig, read_run_config
-from lnsgd.training.shipped_configs import config_path
+import lazy_loader
 
-__all__ = [
-    "RunConfig",
-    "TrainingCLI",
-    "check_config_files",
-    "command_parser",
-    "config_path",
-    "read_run_config",
-    "train",
-]
+# ``__init__.pyi`` names what the room offers; it is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

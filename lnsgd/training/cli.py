@@ -4,6 +4,7 @@ import copy
 import logging
 import signal
 import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lnsgd import rng
 from lnsgd.callbacks.base.run_folder import set_run_folder
 from lnsgd.callbacks.guards.stop_on_signal import StopOnSignal
 from lnsgd.callbacks.recording.run_record import RunRecord
+from lnsgd.console.messages import one_line
 from lnsgd.loggers import CSVLogger, WandbLogger
 from lnsgd.records.changes import Change
 from lnsgd.replicas import ReplicatedData, ReplicatedModule
@@ -252,7 +254,7 @@ def train(args: list[str], signals: StopSignals | None = None, callbacks: Sequen
         callbacks: Further callbacks of the Trainer, which are not part of the config.
 
     Raises:
-        ValueError, argparse.ArgumentError: the config is wrong.
+        ValueError: the config is wrong.
         OSError: data is missing, or the run's folder cannot be written to.
         SystemExit: the run was stopped on request; see `StopOnSignal`.
     """
@@ -278,6 +280,8 @@ def _train(args: list[str], signals: StopSignals, callbacks: Sequence[Callback])
             cli = TrainingCLI(args, signals, callbacks)
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error
+        except ArgumentError as error:
+            raise ValueError(one_line(error, lambda: arguments.option_names(args[0]))) from error
         cli.finish()
     return cli
 

@@ -26,7 +26,8 @@ def command_parser(command: str) -> LightningArgumentParser:
     Args:
         command: ``fit``, ``validate`` or ``test``.
     """
-    parser = LightningArgumentParser(**PARSER_SETTINGS)
+    usage = f"lnsgd {command} --config CONFIG [options]"
+    parser = LightningArgumentParser(**PARSER_SETTINGS, prog=f"lnsgd {command}", usage=usage)
     parser.add_argument("-c", "--config", action=ActionConfigFile)
     add_seed(parser)
     add_trainer(parser)
@@ -35,6 +36,18 @@ def command_parser(command: str) -> LightningArgumentParser:
     add_replicas(parser)
     parser.add_method_arguments(Trainer, command, skip=set(COMMANDS[command]))
     return parser
+
+
+def option_names(command: str) -> list[str]:
+    """Return the options of a training command, without those of the classes that its config names.
+
+    Args:
+        command: ``fit``, ``validate`` or ``test``.
+    """
+    return [
+        f"--{name}"
+        for name in dict.fromkeys(["config", "print_config", *command_parser(command).get_defaults().keys()])
+    ]
 
 
 def network_parser() -> LightningArgumentParser:

@@ -2,6 +2,7 @@
 
 import pytest
 
+import lnsgd.losses  # noqa: F401  (a class that is not imported is not offered)
 from lnsgd.console.messages import one_line
 
 # A wrong value of an option at the top of the config.
@@ -90,11 +91,14 @@ Parser key "data":
 LINES = {
     "wrong-type": (WRONG_TYPE, "trainer.max_epochs = abc: expected int"),
     "wrong-choice": (WRONG_CHOICE, "model.net.activation = relo: expected relu or tanh or logistic or cubic"),
-    "unknown-class": (UNKNOWN_CLASS, "model.loss = Hinge: expected the name or import path of a class"),
+    "unknown-class": (
+        UNKNOWN_CLASS,
+        "model.loss = Hinge: expected the name or import path of a class (did you mean 'HingeLoss'?)",
+    ),
     "missing-file": ("Parser key \"config\": File does not exist: 'x.yaml'", "config: File does not exist: 'x.yaml'"),
     "unknown-option-at-top": (
         "unrecognized arguments: --trianer.max_epochs 3",
-        "there is no option --trianer.max_epochs; `lnsgd fit --help` lists them",
+        "there is no option --trianer.max_epochs; `lnsgd fit --help-all` lists them",
     ),
     "plain": ("subset = 0; give 1 to 100", "subset = 0; give 1 to 100"),
     "white-space": ("two  spaces\tand a tab ", "two spaces and a tab"),
@@ -134,6 +138,24 @@ def test_hint(option: str, line: str) -> None:
 def test_without_a_similar_name_all_are_listed() -> None:
     line = one_line(ValueError(unknown_option("q", "lnsgd.label_noise.UniformNoise")))
     assert line == "data: lnsgd.label_noise.UniformNoise has no option 'q'; it takes: p"
+
+
+OPTIONS = ["--config", "--model", "--trainer.max_epochs", "--trainer.max_steps"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("--trianer.max_epochs 3", "--trainer.max_epochs"),
+        ("--max_step 3", "--trainer.max_steps"),
+        ("--modle.net.widths 3", "--model"),
+        ("--q 3", None),
+    ],
+)
+def test_misspelled_option_gets_the_nearest(wrong: str, meant: str | None) -> None:
+    line = one_line(ValueError(f"unrecognized arguments: {wrong}"), lambda: OPTIONS)
+    hint = f" (did you mean {meant!r}?)" if meant else ""
+    assert line == f"there is no option {wrong.split()[0]}{hint}; `lnsgd fit --help-all` lists them"
 
 
 def test_parameters_that_are_not_passed_on_are_not_offered() -> None:

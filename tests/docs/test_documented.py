@@ -69,7 +69,7 @@ def test_every_command_is_in_the_reference():
     commands = re.findall(r"^  ([a-z]+) ", USAGE, re.MULTILINE)
     shown = re.findall(r"\{program-output\} lnsgd ([a-z]+) --help", (DOCS / "cli.md").read_text())
     assert len(commands) > 5
-    assert shown == commands
+    assert list(dict.fromkeys(shown)) == commands
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)

@@ -17,7 +17,9 @@ from torch import Tensor
 from lnsgd import __version__
 from lnsgd.cli import main
 from lnsgd.runs.folder import RunFolder
-from lnsgd.training import train
+from lnsgd.training import command_parser, option_names, train
+from lnsgd.training.first_help import first_options
+from lnsgd.training.shipped_configs import with_config_paths
 from tests.small_config import instance, small_config, write_config
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mnist.yaml"
@@ -104,7 +106,30 @@ def test_help_of_a_command_lists_its_options(command: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
-    assert ("--scale" if command == "reproduce" else "--run_dir") in capsys.readouterr().out
+    expected = {"fit": "--run_dir", "reproduce": "--scale"}.get(command, "--ckpt_path")
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_options_of_the_short_help_exist(command: str, tmp_path: Path) -> None:
+    """Each is parsed with the value that the help gives as an example, beside a config that has its class."""
+    stands_for = {"CONFIG": "mnist", "DIR": str(tmp_path), "FILE": str(tmp_path / "last.ckpt")}
+    parser = command_parser(command)
+    for option, value in first_options(command):
+        if option == "--print_config":  # ends the process
+            continue
+        given = [option, stands_for.get(value, value)] if "+=" not in option else [option]
+        parsed = parser.parse_args(with_config_paths(["--config", "mnist", *given]))
+        assert parsed.config
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_full_help_lists_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help-all"])
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: lnsgd {command} ")
+    missing = [name for name in option_names(command) if name not in printed]
+    assert not missing
 
 
 # Files of a run.
