@@ -122,11 +122,10 @@ def similarity_lines(table: pd.DataFrame, shown: Shown, width: int) -> Iterator[
     every = shown is Shown.ALL or len(sites) <= 1
     listed = table if every else table[table[LAYER].isin(WHOLE)]
     found = {_key(*key): _mean(rows[VALUE]) for key, rows in listed.groupby([MEASURE, SPLIT, LAYER], sort=False)}
-    keys: list[_Key] = list(
-        dict.fromkeys((measure, "", layer if len(sites) > 1 else "") for measure, _, layer in found)
-    )
+    several = len(sites) > 1
+    keys: list[_Key] = list(dict.fromkeys((measure, "", layer if several else "") for measure, _, layer in found))
     splits = list(dict.fromkeys(table[SPLIT]))
-    site = "".join(sites) if len(sites) == 1 else ""
+    site = "" if several else "".join(sites)
 
     def cell(measure: str, split: str, layer: str) -> str:
         return found.get((measure, split, layer), found.get((measure, split, site), "–"))

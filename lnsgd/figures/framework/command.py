@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from lnsgd.console.numbers import between
 from lnsgd.figures.framework.catalogue import FIGURES
 from lnsgd.figures.framework.figure import Figure
 from lnsgd.figures.framework.options import BUDGET
 from lnsgd.figures.framework.runner import run_figure
-from lnsgd.figures.framework.screen import print_screen, verdict_text
+from lnsgd.figures.framework.screen import compact, print_claims, print_screen
 from lnsgd.figures.framework.summary import claims_record, write_summary
 from lnsgd.figures.framework.variants import run_variants
 from lnsgd.loggers.wandb import Results, WandbGroup, check_project, send_results
@@ -60,10 +57,11 @@ def _reproduce_claims(figure: Figure, options: Namespace, seeds: int, out: Path,
     with whole_file(out / f"{figure.name}.png") as part:
         figure.draw(runs).savefig(part, format="png", dpi=150)
     write_summary(record, out / "summary.md")
-    if options.claims:
+    if options.all:
         if figure.table is not None:
-            console.print(figure.table(runs))
-        console.print(_claims_table(claims))
+            console.print(compact(figure.table(runs)))
+            console.print()
+        print_claims(console, claims)
     print_screen(console, figure, options.scale, seeds, runs, claims, out)
     if group is not None:
         _send(group, claims, (out / f"{figure.name}.png").read_bytes(), out)
@@ -84,12 +82,3 @@ def _send(group: WandbGroup, claims: Sequence[Claim], picture: bytes, out: Path)
     results = Results(tables={"claims": claims_frame(claims)}, pictures={"figure": picture})
     options = {"project": group.project, "group": group.name, "name": f"{group.name} claims", "job_type": "claims"}
     send_results(results, out, same_run=True, **options)
-
-
-def _claims_table(claims: Sequence[Claim]) -> Table:
-    table = Table("claim", "source", "paper", "measured", "95 % interval", "verdict", title="Paper vs measured")
-    for c in claims:
-        source = f"{c.kind}: {c.source}" + (f", “{c.quote}”" if c.quote else "")
-        interval = "none" if c.interval is None else between(*c.interval)
-        table.add_row(*map(Text, (f"{c.id}: {c.claim}", source, c.stated, c.found, interval)), verdict_text(c))
-    return table

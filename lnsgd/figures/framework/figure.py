@@ -73,7 +73,7 @@ class Figure:
         compute: Computes the rows of one seed, instead of config and arms.
         claims: Judges the claims.
         draw: Draws the picture.
-        table: Makes the full table of results, printed by ``--claims``, if there is one.
+        table: Makes the full table of results, printed by ``--all``, if there is one.
         comparison: Makes the table of the last screen, of at most six rows and 80 columns, if there is one.
         variants: Readings of what the paper leaves open, each with a short name, for ``--variants``. The figure's own
             settings are the first reading and need no variant.

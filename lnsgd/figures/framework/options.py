@@ -62,7 +62,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--budget", type=float, help=f"minutes after which --variants begins no further reading (default: {BUDGET:g})"
     )
-    parser.add_argument("--claims", action="store_true", help="also print the full tables of results and claims")
+    parser.add_argument("--all", action="store_true", help="also print the full table of results and all claims")
     parser.add_argument(
         "--wandb",
         nargs="?",

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten, wrap
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from lnsgd.console.messages import counted
-from lnsgd.console.numbers import number, plus_minus
+from lnsgd.console.numbers import between, number, plus_minus
+from lnsgd.console.tables import Column, tables
 from lnsgd.figures.framework.claims import Claim
 from lnsgd.figures.framework.figure import Figure, Runs
 from lnsgd.records.claims import count_claims
@@ -21,6 +24,9 @@ LINES = 23
 COLORS = {FAILS: "red", UNDECIDED: "yellow", HOLDS: "green"}
 ORDER = list(COLORS)
 
+# The most lines of the sentence at the end, and columns of two of the numbers of a claim.
+_END_LINES, _WIDEST_MEASURED, _WIDEST_PAPER = 2, 20, 16
+
 # A wider terminal shows more of a claim, up to this many columns.
 WIDEST = 120
 
@@ -28,7 +34,7 @@ WIDEST = 120
 def print_screen(
     console: Console, figure: Figure, scale: str, seeds: int, runs: Runs, claims: Sequence[Claim], out: Path
 ) -> None:
-    """Print what came out: the comparison of the main arms, the verdicts, and where the files are.
+    """Print what came out: the comparison of the main arms, the verdicts, where the files are, and one sentence.
 
     A figure without a comparison lists as many claims as there is room for, those that fail first and those that hold
     last. One with a comparison lists only those that fail or are undecided.
@@ -47,7 +53,9 @@ def print_screen(
     console.print()
     used = 2 + len(console.render_lines(Text(figure.title)))
     if figure.comparison is not None:
-        table = _compact(figure.comparison(runs))
+        table = compact(figure.comparison(runs))
+        for column in table.columns:
+            column.no_wrap = True
         console.print(table)
         console.print()
         used += 1 + len(console.render_lines(table))
@@ -55,52 +63,105 @@ def print_screen(
     listed = sorted(claims, key=lambda claim: ORDER.index(claim.verdict))
     if figure.comparison is not None:
         listed = [claim for claim in listed if not claim.holds]
-    counts = Text(count_claims(claims))
-    console.print(counts)
-    used += len(console.render_lines(counts))
-    _print_claims(console, listed, LINES - used - 1 - len(files))  # a line before the files
-    console.print()
-    for line in files:
+    end = closing_sentence(claims, console.width)
+    if listed:
+        _print_claims(console, listed, LINES - used - 2 - len(files) - len(end))  # a line before the files and the end
+        console.print()
+    for line in [*files, "", *end]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _compact(table: Table) -> Table:
-    """Remove the frame of a table, so that it is as short as its content, and never break a cell."""
+def compact(table: Table) -> Table:
+    """Remove the frame of a table, so that it is as short as its content."""
     table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
     table.title_justify, table.title_style = "left", ""
-    for column in table.columns:
-        column.no_wrap = True
     return table
 
 
-def verdict_text(claim: Claim) -> Text:
-    """Return the verdict of a claim in its colour."""
-    return Text(claim.verdict, style=COLORS[claim.verdict])
+def print_claims(console: Console, claims: Sequence[Claim]) -> None:
+    """Print all there is to know of every claim, each in a paragraph that begins with its verdict and its name.
+
+    Args:
+        console: Where to print.
+        claims: The claims with their verdicts.
+    """
+    for claim in claims:
+        interval = "no interval" if claim.interval is None else f"95 % interval {between(*claim.interval)}"
+        source = f"{claim.kind}: {claim.source}" + (f", “{claim.quote}”" if claim.quote else "")
+        console.print(Text.assemble((claim.verdict, COLORS[claim.verdict]), f"  {claim.id}"), soft_wrap=True)
+        bounds = f"holds if {between(claim.low, claim.high)}"
+        for text in (claim.claim, f"measured {claim.found}, {interval}; {bounds}; paper {claim.stated}", source):
+            console.print(Padding(Text(text), (0, 0, 0, 2)))
+    console.print()
+
+
+def closing_sentence(claims: Sequence[Claim], width: int) -> list[str]:
+    """Say how many claims of each kind hold, and which do not, in at most two lines of whole names.
+
+    Args:
+        claims: The claims with their verdicts.
+        width: Columns of the terminal.
+    """
+    counts = count_claims(claims)
+    missed = sorted((claim for claim in claims if not claim.holds), key=lambda claim: ORDER.index(claim.verdict))
+    for named in range(len(missed), 0, -1):
+        rest = f" and {len(missed) - named} more" if named < len(missed) else ""
+        lines = _wrapped(f"{counts}; not: {', '.join(claim.id for claim in missed[:named])}{rest}.", width)
+        if all(claim.id for claim in missed[:named]) and len(lines) <= _END_LINES:
+            return lines
+    return _wrapped(f"{counts}.", width)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _print_claims(console: Console, claims: Sequence[Claim], room: int) -> None:
     """Print a line per claim under a heading, and how many there is no room for."""
     if not claims:
         return
-    fit = len(claims) if len(claims) < room else room - 2
-    table = Table(box=None, pad_edge=False, width=min(console.width, WIDEST), header_style="dim")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("claim", no_wrap=True, ratio=1, overflow="ellipsis")
-    table.add_column("measured", no_wrap=True, max_width=20, overflow="ellipsis")
-    table.add_column("paper", no_wrap=True, max_width=16, overflow="ellipsis")
-    for claim in claims[:fit]:
-        paper = claim.paper if isinstance(claim.paper, str) else number(claim.paper)
-        found = claim.found if claim.statistic == FRACTION else plus_minus(claim.measured, claim.std)
-        table.add_row(verdict_text(claim), Text(claim.claim), Text(found), Text(paper))
-    console.print(table)
-    if left := claims[fit:]:
+    fit = len(claims) if len(claims) < room else max(0, room - 2)
+    listed, left = claims[:fit], claims[fit:]
+    verdicts = Column("verdict", [claim.verdict for claim in listed], is_text=True)
+    measured = Column("measured", [shortened(_found(claim), _WIDEST_MEASURED) for claim in listed], is_text=True)
+    papers = [claim.paper if isinstance(claim.paper, str) else number(claim.paper) for claim in listed]
+    paper = Column("paper", [shortened(text, _WIDEST_PAPER) for text in papers], is_text=True)
+    others = verdicts.width + measured.width + paper.width + 6
+    texts = [shortened(claim.claim, min(console.width, WIDEST) - others) for claim in listed]
+    (lines,) = tables([verdicts, Column("claim", texts, is_text=True), measured, paper], [], console.width)
+    console.print(Text(lines[0], style="dim"))
+    for line, claim in zip(lines[1:], listed):
+        text = Text(line)
+        text.stylize(COLORS[claim.verdict], 0, len(claim.verdict))
+        console.print(text, soft_wrap=True)
+    if left:
         console.print(Text(f"… and {len(left)} more: {counted_verdicts(claim.verdict for claim in left)}"))
+
+
+def _found(claim: Claim) -> str:
+    return claim.found if claim.statistic == FRACTION else plus_minus(claim.measured, claim.std)
+
+
+def shortened(text: str, width: int) -> str:
+    """Shorten a text to a width: first without its closing parenthesis, then after a whole word.
+
+    Example:
+        >>> shortened("noise halves the active neurons (ratio, step 100)", 40)
+        'noise halves the active neurons'
+        >>> shortened("noise halves the active neurons (ratio, step 100)", 20)
+        'noise halves the …'
+    """
+    if len(text) <= width:
+        return text
+    if text.endswith(")") and len(plain := text[: text.rindex(" (")]) <= width:
+        return plain
+    return shorten(text, width, placeholder=" …", break_on_hyphens=False)
 
 
 def _files(figure: Figure, out: Path) -> list[str]:
     return [
         f"In {out}:",
         f"  picture  {figure.name}.png",
-        "  report   summary.md: every claim with its bounds (also claims.json, --claims)",
+        "  report   summary.md: every claim with its bounds (also claims.json, --all)",
         f"  page     lnsgd report {out}",
     ]

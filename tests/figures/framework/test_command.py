@@ -45,10 +45,10 @@ def test_prints_the_last_screen_and_leaves_claims_picture_and_summary(
     assert "| none fires<br>Fig. 0 | 0 | ≤ 0 |" in (out / "summary.md").read_text()
 
 
-def test_claims_prints_the_full_tables_before_the_last_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["reproduce", "tiny", "--out", "out", "--claims"])
+def test_all_prints_the_full_table_and_every_claim_before_the_last_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["reproduce", "tiny", "--out", "out", "--all"])
     printed = capsys.readouterr().out
-    expected = ("table of 2 arms", "Paper vs measured", "some: some fire", "1 of 1 holds")
+    expected = ("table of 2 arms", "holds  some", "  some fire", "  measured ", "1 of 1 holds")
     assert sorted(expected, key=printed.index) == list(expected)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from lnsgd.figures.framework.catalogue import FIGURES
 from lnsgd.figures.framework.claims import Claim
 from lnsgd.figures.framework.figure import Figure, Runs
-from lnsgd.figures.framework.screen import print_screen
+from lnsgd.figures.framework.screen import closing_sentence, print_claims, print_screen, shortened
 from lnsgd.records.claims import Kind
 from lnsgd.records.verdicts import Verdict
 from tests.figures import tiny
@@ -94,7 +94,7 @@ def test_a_comparison_leaves_only_the_claims_that_do_not_hold(tmp_path: Path) ->
     figure = tiny.figure(tmp_path, comparison=lambda runs: Table("arm", "title of a column"))
     lines = screen(figure, {}, [*THREE, THREE[0]])
     assert any("title of a column" in line for line in lines)
-    assert "paper: 2 of 4 hold, 1 undecided, 1 fails" in lines
+    assert lines[-1] == "paper: 2 of 4 hold, 1 undecided, 1 fails."
     assert any(line.startswith("fails ") and "this fails" in line and "1.00 ± 0.10" in line for line in lines)
     assert any(line.startswith("undecided ") and "this is open" in line for line in lines)
     assert not any("this holds" in line for line in lines)
@@ -110,15 +110,51 @@ def test_what_has_no_room_is_counted() -> None:
     lines = screen(FIGURES["blanc-escape"], {}, MANY)
     listed = [line for line in lines if line.startswith("fails ")]
     (more,) = [line for line in lines if line.startswith("…")]
-    assert (len(listed), more) == (11, "… and 13 more: 12 of 13 hold, 1 fails")
+    assert (len(listed), more) == (10, "… and 14 more: 12 of 14 hold, 2 fail")
     assert len(lines) == LINES - 1  # no line is wasted
 
 
 def test_claims_of_each_kind_are_counted_apart() -> None:
     claims = [*THREE, replace(THREE[0], kind="control")]
-    assert "paper: 1 of 3 holds, 1 undecided, 1 fails; control: 1 of 1 holds" in screen(
-        tiny.computed_figure(), {}, claims
-    )
+    lines = screen(tiny.computed_figure(), {}, claims)
+    assert lines[-1] == "paper: 1 of 3 holds, 1 undecided, 1 fails; control: 1 of 1 holds."
+
+
+def test_the_last_sentence_names_what_does_not_hold_failures_first() -> None:
+    claims = [replace(one, id=f"claim-{one.verdict}") for one in THREE]
+    lines = screen(tiny.computed_figure(), {}, claims)
+    assert lines[-1] == "paper: 1 of 3 holds, 1 undecided, 1 fails; not: claim-fails, claim-undecided."
+
+
+def test_names_without_room_in_the_last_sentence_are_counted() -> None:
+    claims = [replace(claim("text", "fails"), id=f"a-claim-with-the-number-{i}") for i in range(20)]
+    first, second = closing_sentence(claims, 80)
+    assert first == "paper: 0 of 20 hold, 20 fail; not: a-claim-with-the-number-0,"
+    assert second == "a-claim-with-the-number-1, a-claim-with-the-number-2 and 17 more."
+
+
+def test_a_claim_without_room_loses_its_parenthesis_then_whole_words() -> None:
+    long = "noise halves the number of active neurons (ratio, training set)"
+    assert shortened(long, 63) == long
+    assert shortened(long, 62) == "noise halves the number of active neurons"
+    assert shortened(long, 40) == "noise halves the number of active …"
+
+
+def test_all_claims_are_printed_whole() -> None:
+    printed = io.StringIO()
+    one = replace(claim(LONG, "fails", paper="fewer"), id="an-id", quote="many [words] of the paper", high=3.0)
+    print_claims(Console(file=printed, width=COLUMNS), [one])
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "fails  an-id"
+    assert max(map(len, lines)) <= COLUMNS
+    text = " ".join(" ".join(lines).split())
+    for part in (
+        LONG,
+        "measured 1.00 ± 0.10",
+        "no interval; holds if 0 … 3; paper fewer",
+        "“many [words] of the paper”",
+    ):
+        assert part in text
 
 
 def test_a_claim_with_brackets_is_printed_as_it_is() -> None:
