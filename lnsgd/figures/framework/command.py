@@ -59,7 +59,7 @@ def _reproduce_claims(figure: Figure, options: Namespace, seeds: int, out: Path,
     write_summary(record, out / "summary.md")
     if options.all:
         if figure.table is not None:
-            console.print(compact(figure.table(runs)))
+            console.print(compact(figure.table(runs), console))
             console.print()
         print_claims(console, claims)
     print_screen(console, figure, options.scale, seeds, runs, claims, out)

@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import shorten, wrap
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -53,7 +54,7 @@ def print_screen(
     console.print()
     used = 2 + len(console.render_lines(Text(figure.title)))
     if figure.comparison is not None:
-        table = compact(figure.comparison(runs))
+        table = compact(figure.comparison(runs), console)
         for column in table.columns:
             column.no_wrap = True
         console.print(table)
@@ -71,10 +72,12 @@ def print_screen(
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def compact(table: Table) -> Table:
-    """Remove the frame of a table, so that it is as short as its content."""
+def compact(table: Table, console: Console) -> Table:
+    """Remove the frame of a table, and half of the room between its columns if it is too wide for the console."""
     table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
     table.title_justify, table.title_style = "left", ""
+    if Measurement.get(console, console.options.update(max_width=10_000), table).maximum > console.width:
+        table.padding = (0, 1, 0, 0)
     return table
 
 

@@ -150,7 +150,7 @@ def test_all_claims_are_printed_whole() -> None:
     text = " ".join(" ".join(lines).split())
     for part in (
         LONG,
-        "measured 1.00 ± 0.10",
+        "measured 1 ± 0.1 (n = 3)",
         "no interval; holds if 0 … 3; paper fewer",
         "“many [words] of the paper”",
     ):
