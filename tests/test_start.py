@@ -9,6 +9,7 @@ import pytest
 from lnsgd.cli import main
 from lnsgd.figures.framework.catalogue import FIGURES
 from lnsgd.figures.framework.listing import listed_figures
+from tests.figures.handmade import handmade_sweep
 
 HEAVY = {"torch", "pytorch_lightning", "lightning", "pandas", "numpy", "matplotlib", "numba", "scipy", "jsonargparse"}
 
@@ -45,6 +46,20 @@ def test_command_without_a_class_imports_nothing_heavy(command: str, code: int |
     assert heavy == "heavy"
     assert said in ended.stdout + ended.stderr
     assert lines[-1:] == [f"code {code}"] if code is not None else "code" not in lines[-1]
+
+
+def test_table_of_a_sweep_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Only reading Parquet takes numpy."""
+    cells = [
+        ({"noise.p": p, "seed_everything": seed}, {"trace/train": p + seed}) for p in (0.0, 0.5) for seed in (1, 3)
+    ]
+    handmade_sweep(tmp_path, cells, {3: "failed"})
+    program = [sys.executable, "-c", PROBE, "table", str(tmp_path)]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
+    *lines, heavy = ended.stdout.splitlines()
+    assert heavy == "heavy numpy"
+    assert "2.0 ± 1.4" in ended.stdout
+    assert lines[-1] == "4 cells: 3 done, 1 failed"
 
 
 @pytest.mark.parametrize(

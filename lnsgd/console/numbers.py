@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 # Numbers between these powers of ten are written without an exponent.
 _SMALLEST, _LARGEST = -4, 7
@@ -17,6 +18,11 @@ _ERROR_DIGITS = 2
 
 # A value is not aligned with its error if it would need more digits than this.
 _ALIGNED_DIGITS = 9
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value is ``None`` or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: float, digits: int = 4) -> str:

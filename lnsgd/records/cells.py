@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 from lnsgd.records.measures import COLUMNS as MEASURES
 from lnsgd.records.measures import REPLICA, STDERR, final, with_weights
 from lnsgd.runs.writing import whole_file
+from lnsgd.untrusted.files import UnreadableError
 from lnsgd.untrusted.tables import REMEDY, naming, read_arrow, read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
+
+# The table of a sweep in plain Python, values by the name of their column, for commands that do without pandas.
+Columns = Mapping[str, Sequence[Any]]
 
 # The first two columns: the name of the cell (a hash of its resolved config), and its options as JSON.
 CELL, OPTIONS = "cell", "options"
@@ -59,8 +64,8 @@ def write_planned(cells: Sequence[tuple[str, Mapping[str, Any]]], path: Path) ->
         pd.DataFrame({CELL: [name for name, _ in cells], OPTIONS: options}).to_parquet(part, index=False)
 
 
-def read_planned(path: Path) -> "pd.DataFrame":
-    """Read the options of every cell: a row each, by the name of the cell, with a column for each option.
+def read_planned(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the options of every cell, by the name of the cell, in the order of the grid.
 
     Args:
         path: A ``planned.parquet``.
@@ -68,12 +73,13 @@ def read_planned(path: Path) -> "pd.DataFrame":
     Raises:
         ValueError: the file is missing or damaged.
     """
-    import pandas as pd
-
-    planned = read_cell_table(path)
     with naming(path):
-        options = pd.DataFrame([json.loads(text) for text in planned[OPTIONS]], index=planned[CELL]).astype(object)
-    return options.infer_objects()
+        found = read_arrow(path, [CELL, OPTIONS])
+        cells, texts = (found.column(name).to_pylist() for name in (CELL, OPTIONS))
+        options = dict(zip(cells, map(json.loads, texts)))
+        if not all(isinstance(one, dict) for one in options.values()):
+            raise UnreadableError("the options of a cell are not an object")
+    return options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +131,8 @@ def write_cells(rows: Sequence[tuple[str, Mapping[str, Any], CellResult, Mapping
         table.astype(COLUMNS).to_parquet(part, index=False)
 
 
-def read_cells(paths: Sequence[Path], wanted: Collection[str]) -> "pd.DataFrame":
-    """Read the rows of several jobs, one row per cell, by the name of the cell.
+def read_cells(paths: Sequence[Path], wanted: Collection[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Read the rows of several jobs, one row per cell.
 
     If two jobs ran the same cell, the row of the job that did not fail is kept; if both succeeded, the first.
 
@@ -134,20 +140,38 @@ def read_cells(paths: Sequence[Path], wanted: Collection[str]) -> "pd.DataFrame"
         paths: Files ``cells/<job>.parquet``, in the order in which they were written.
         wanted: Names of the cells that count.
 
+    Returns:
+        The rows by the name of the cell, with the columns ``COLUMNS`` and final measures; and the names of all final
+        measures with their standard errors, in the order of the files.
+
     Raises:
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or a column holds values of another kind than lnsgd writes.
     """
-    import pandas as pd
+    kept, measures = set(wanted), dict[str, None]()
+    rows: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        found = read_arrow(path)
+        with naming(path):
+            _check_kinds(found)
+        measures.update(dict.fromkeys(name for name in found.column_names if name not in (CELL, OPTIONS, *COLUMNS)))
+        for row in found.to_pylist():
+            cell = row.pop(CELL)
+            if cell in kept and (cell not in rows or (rows[cell][STATUS] == FAILED and row[STATUS] != FAILED)):
+                rows[cell] = row
+    return rows, list(measures)
+
+
+def _check_kinds(table: "pa.Table") -> None:
+    """Raise UnreadableError unless texts are texts and all other columns hold numbers, or nothing."""
     import pyarrow as pa
 
-    if not paths:
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    table = pa.concat_tables([read_arrow(path) for path in paths], promote_options="permissive").to_pandas()
-    table = table[table[CELL].isin(list(wanted))]
-    table = table.sort_values(STATUS, key=lambda status: status == FAILED, kind="stable")
-    table = table.drop_duplicates(CELL).set_index(CELL).drop(columns=OPTIONS)
-    measures = [name for name in table.columns if name not in COLUMNS]
-    return table.astype(COLUMNS)[[*COLUMNS, *measures]]
+    texts = {CELL, OPTIONS, *(name for name, kind in COLUMNS.items() if kind == "string")}
+    if missing := [name for name in (CELL, *COLUMNS) if name not in table.column_names]:
+        raise UnreadableError(f"it has no column {missing[0]!r}")
+    for field in table.schema:
+        kinds = ("string", "large_string") if field.name in texts else ("floating", "integer")
+        if not any(getattr(pa.types, f"is_{kind}")(field.type) for kind in (*kinds, "null")):
+            raise UnreadableError(f"its column {field.name!r:.60} holds {field.type}")
 
 
 def cells_in(path: Path) -> list[str]:
@@ -169,24 +193,24 @@ def has_failed(path: Path) -> bool:
     return FAILED in read_arrow(path, [STATUS]).column(0).to_pylist()
 
 
-def option_names(table: "pd.DataFrame") -> list[str]:
+def option_names(table: "pd.DataFrame | Columns") -> list[str]:
     """Return the options of the grid among the columns of a sweep's table.
 
     Args:
-        table: What `lnsgd.sweep.load` returns.
+        table: What `lnsgd.sweep.load` returns, or its columns.
     """
-    names = list(table.columns)
+    names = [str(name) for name in table]
     return names[names.index(CELL) + 1 : names.index(STATUS)]
 
 
-def measure_names(table: "pd.DataFrame") -> list[str]:
+def measure_names(table: "pd.DataFrame | Columns") -> list[str]:
     """Return the final measures among the columns of a sweep's table, without their standard errors.
 
     Args:
-        table: What `lnsgd.sweep.load` returns.
+        table: What `lnsgd.sweep.load` returns, or its columns.
     """
     others = {CELL, *option_names(table), *COLUMNS}
-    return [name for name in table.columns if name not in others and not name.endswith(f"/{STDERR}")]
+    return [name for name in map(str, table) if name not in others and not name.endswith(f"/{STDERR}")]
 
 
 def write_trajectories(measured: "pd.DataFrame", cells: Sequence[str], path: Path) -> None:

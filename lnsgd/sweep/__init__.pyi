@@ -1,4 +1,4 @@
-from .averages import over_seeds as over_seeds
-from .table import changed_runs as changed_runs
+from .results import changed_runs as changed_runs
 from .table import load as load
 from .table import load_trajectories as load_trajectories
+from .table import over_seeds as over_seeds

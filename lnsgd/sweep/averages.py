@@ -1,43 +1,50 @@
 """Averages of the table of a sweep over its seeds."""
 
 import json
+import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
-from lnsgd.records.cells import STATUS, TRAINED, measure_names, option_names
+from lnsgd.records.cells import STATUS, TRAINED, Columns, measure_names, option_names
 from lnsgd.sweep.grid import SEED
 
 
-def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Compute mean and standard deviation of the final measures over seeds.
+def average_over_seeds(table: Columns) -> dict[str, list[Any]]:
+    """Compute what `lnsgd.sweep.over_seeds` returns.
 
     Args:
-        table: The data frame that `load` returns.
-
-    Returns:
-        One row for each cell of the grid without its seed, in the order of the grid, with the columns: its options;
-        ``status``, such as ``2 done, 1 diverged``; ``n``, the number of trained networks (``done`` or ``limit``) that
-        are averaged; and for each measure the mean and, as ``…/std``, the sample standard deviation (n − 1), which is
-        NaN for n < 2. Both are NaN if the measure of one of these networks is NaN.
+        table: The columns of a sweep's table, see `lnsgd.sweep.results.load_columns`.
     """
     options = [name for name in option_names(table) if name != SEED]
-    measures = measure_names(table)
-    keys = [json.dumps([row[name] for name in options], default=str) for _, row in table.iterrows()]
-    rows = [_average(cells, options, measures) for _, cells in table.groupby(keys, sort=False)]
-    deviations = [f"{name}/std" for name in measures]
-    columns = [name for pair in zip(measures, deviations) for name in pair]
-    return pd.DataFrame(rows, columns=[*options, STATUS, "n", *columns])
+    groups: dict[str, list[int]] = {}
+    for row in range(len(table[STATUS])):
+        key = json.dumps([table[name][row] for name in options], default=str)
+        groups.setdefault(key, []).append(row)
+    found: dict[str, list[Any]] = {name: [table[name][rows[0]] for rows in groups.values()] for name in options}
+    statuses = [[table[STATUS][row] for row in rows] for rows in groups.values()]
+    found[STATUS] = [count_statuses(of) for of in statuses]
+    trained = [[row for row in rows if table[STATUS][row] in TRAINED] for rows in groups.values()]
+    found["n"] = [len(rows) for rows in trained]
+    for name in measure_names(table):
+        values = [[float(table[name][row]) for row in rows] for rows in trained]
+        found[name], found[f"{name}/std"] = [_mean(of) for of in values], [_deviation(of) for of in values]
+    return found
 
 
-def _average(cells: pd.DataFrame, options: list[str], measures: list[str]) -> dict[str, Any]:
-    trained = cells[cells.status.isin(TRAINED)]
-    statuses = ", ".join(f"{number} {status}" for status, number in cells.status.value_counts().items())
-    values = trained[measures].astype(float)
-    return {
-        **{name: cells[name].iloc[0] for name in options},
-        STATUS: statuses,
-        "n": len(trained),
-        **{str(name): value for name, value in values.mean(skipna=False).items()},  # over all trained networks, or NaN
-        **{f"{name}/std": value for name, value in values.std(ddof=1, skipna=False).items()},
-    }
+def count_statuses(statuses: Sequence[str]) -> str:
+    """Count statuses, the most frequent first: ``2 done, 1 diverged``."""
+    return ", ".join(f"{number} {status}" for status, number in Counter(statuses).most_common())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation (n − 1); NaN for n < 2, or if a value is not finite."""
+    if len(values) < 2:
+        return math.nan
+    mean = _mean(values)
+    differences = [value - mean for value in values]
+    return math.sqrt(sum(difference * difference for difference in differences) / (len(values) - 1))

@@ -5,15 +5,15 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from lnsgd.console.messages import counted
-from lnsgd.records.cells import UNFINISHED
+from lnsgd.records.cells import FAILED, STATUS, UNFINISHED, Columns
 from lnsgd.runs.writing import whole_file
+from lnsgd.sweep.averages import count_statuses
 from lnsgd.sweep.display import failed_cells, show_table
 from lnsgd.sweep.executors.slurm_options import read_slurm_options
-from lnsgd.sweep.table import changed_runs, load, load_trajectories
+from lnsgd.sweep.results import changed_runs, load_columns
 
 # The most changes of options that are listed.
 _MAX_CHANGES = 10
@@ -50,15 +50,15 @@ def _sweep(options: Namespace) -> int:
     ended = run_sweep(sweep, out, executor, console, options.retries, options.retry_failed, dry_run=options.dry_run)
     if options.dry_run:
         return 0
-    table = load(out)
+    table = load_columns(out)
     console.print(summarize(table), highlight=False)
-    if (table.status == "failed").any():
+    if FAILED in table[STATUS]:
         console.print(failed_cells(table))
     _show_changes(out, console)
     console.print(f"Table: lnsgd table {out}", highlight=False, soft_wrap=True)
     if not ended:
         return _report_interruption()
-    return int(table.status.isin(UNFINISHED).any())
+    return int(not set(UNFINISHED).isdisjoint(table[STATUS]))
 
 
 def _report_interruption() -> int:
@@ -75,22 +75,29 @@ def table(options: Namespace) -> None:
     Raises:
         ValueError: The folder does not hold a sweep, or a measure does not exist.
     """
-    found = load(options.folder)
-    console = Console()
-    if options.csv == Path("-"):
-        found.to_csv(sys.stdout, index=False)
-    elif options.csv is not None:
-        with whole_file(options.csv) as part:
-            found.to_csv(part, index=False)
-    if options.trajectories is not None:
-        with whole_file(options.trajectories) as part:
-            load_trajectories(options.folder).to_parquet(part, index=False)
+    found, console = load_columns(options.folder), Console()
     if options.csv is None and options.trajectories is None:
         patterns = [name.strip() for name in options.measures.split(",") if name.strip()]
         show_table(found, console, patterns, options.cells, options.all)
+    else:
+        _write_files(options)
     if options.csv != Path("-"):
         console.print(summarize(found), highlight=False)
     _show_changes(options.folder, Console(stderr=True) if options.csv == Path("-") else console)
+
+
+def _write_files(options: Namespace) -> None:
+    # Imported here, because data frames take a moment to import, and what is shown is made without them.
+    from lnsgd.sweep.table import load, load_trajectories
+
+    if options.csv == Path("-"):
+        load(options.folder).to_csv(sys.stdout, index=False)
+    elif options.csv is not None:
+        with whole_file(options.csv) as part:
+            load(options.folder).to_csv(part, index=False)
+    if options.trajectories is not None:
+        with whole_file(options.trajectories) as part:
+            load_trajectories(options.folder).to_parquet(part, index=False)
 
 
 def _show_changes(folder: Path, console: Console) -> None:
@@ -102,7 +109,6 @@ def _show_changes(folder: Path, console: Console) -> None:
         console.print(f"… and {len(changed) - _MAX_CHANGES} more, see changes.json of each run", highlight=False)
 
 
-def summarize(table: pd.DataFrame) -> str:
+def summarize(table: Columns) -> str:
     """Count the cells of each status."""
-    counts = ", ".join(f"{number} {status}" for status, number in table.status.value_counts().items())
-    return f"{counted(len(table), 'cell')}: {counts}"
+    return f"{counted(len(table[STATUS]), 'cell')}: {count_statuses(table[STATUS])}"

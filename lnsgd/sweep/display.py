@@ -5,16 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from lnsgd.console.messages import counted, did_you_mean
-from lnsgd.console.numbers import numbers, plus_minus
+from lnsgd.console.numbers import is_missing, numbers, plus_minus
 from lnsgd.console.tables import Column, common_prefix, short_names, split_off_equal, tables
-from lnsgd.records.cells import STATUS, measure_names, option_names
+from lnsgd.records.cells import ATTEMPTS, FAILED, JOB, REASON, STATUS, Columns, measure_names, option_names
 from lnsgd.records.measures import HEADLINES, SPLITS, STDERR, WHOLE
-from lnsgd.sweep.averages import over_seeds
+from lnsgd.sweep.averages import average_over_seeds
 
 if TYPE_CHECKING:  # they import what a run needs, which takes seconds
     from lnsgd.records.jobs import JobSpec
@@ -97,17 +96,26 @@ def varied_options(cells: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, 
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
-def failed_cells(table: pd.DataFrame) -> Table:
-    """List the failed cells, grouped by their reason."""
-    failed = table[table.status == "failed"]
+def failed_cells(table: Columns) -> Table:
+    """List the failed cells, grouped by their reason.
+
+    Args:
+        table: The columns of the sweep's table.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, status in enumerate(table[STATUS]):
+        if status == FAILED:
+            groups.setdefault(str(table[REASON][row]), []).append(row)
     listed = Table("failed cells", "attempts", "reason", "jobs", title="Failed")
-    for reason, rows in list(failed.groupby("reason", sort=False))[:_MAX_ROWS]:
-        listed.add_row(str(len(rows)), str(rows.attempts.max()), str(reason), _list(list(rows.job.unique())))
+    for reason, rows in list(groups.items())[:_MAX_ROWS]:
+        attempts = max((table[ATTEMPTS][row] for row in rows if table[ATTEMPTS][row] is not None), default="")
+        jobs = list(dict.fromkeys(table[JOB][row] for row in rows))
+        listed.add_row(str(len(rows)), str(attempts), reason, _list(jobs))
     return listed
 
 
 def show_table(
-    found: pd.DataFrame, console: Console, patterns: Sequence[str] = (), cells: bool = False, every: bool = False
+    found: Columns, console: Console, patterns: Sequence[str] = (), cells: bool = False, every: bool = False
 ) -> None:
     """Print final measures: mean ± standard deviation over seeds, or each cell with its standard error.
 
@@ -115,7 +123,7 @@ def show_table(
     above the table.
 
     Args:
-        found: The data frame that `load` returns.
+        found: The columns of the sweep's table.
         console: Where to print.
         patterns: Names or glob patterns of measures, such as ``active_*/val*``; by default the headline measures, and
             the error if it was measured; where there are none of these, all but the parts of totals.
@@ -127,9 +135,9 @@ def show_table(
     """
     names = measure_names(found)
     measures = _choose_measures(names, patterns, every)
-    rows, error = (found, STDERR) if cells else (over_seeds(found), "std")
-    options = option_names(found) if cells else list(rows.columns[: rows.columns.get_loc(STATUS)])
-    listed = rows.head(_MAX_ROWS)
+    rows, error = (found, STDERR) if cells else (average_over_seeds(found), "std")
+    options = option_names(found) if cells else list(rows)[: list(rows).index(STATUS)]
+    number, listed = len(rows[STATUS]), {name: values[:_MAX_ROWS] for name, values in rows.items()}
     short = short_names(options)
     own = [Column(short[name], [_text(value) for value in listed[name]], is_text=True) for name in options]
     counts = [
@@ -139,7 +147,7 @@ def show_table(
     heads, where = _heads(measures)
     right = [Column(head, _numbers(listed, name, error)) for head, name in zip(heads, measures)]
     renamed = [f"{own} is {name}" for name, own in short.items() if own != name]
-    caption = [f"{len(rows):,} rows" if cells else "mean ± standard deviation over seeds", *where, *renamed]
+    caption = [f"{number:,} rows" if cells else "mean ± standard deviation over seeds", *where, *renamed]
     caption += [f"{column.head}: {column.cells[0]}" for column in equal]
     console.print("; ".join(caption), highlight=False, markup=False)
     for lines in tables(left, right, console.width):
@@ -147,7 +155,7 @@ def show_table(
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print()
-    for line in _left_out(len(rows), len(measures), len(names), cells):
+    for line in _left_out(number, len(measures), len(names), cells):
         console.print(line, highlight=False, markup=False)
 
 
@@ -212,15 +220,15 @@ def _is_part_of_total(name: str, measures: Sequence[str]) -> bool:
     return name.rpartition("/")[0] in measures
 
 
-def _numbers(rows: pd.DataFrame, name: str, error: str) -> list[str]:
-    errors = rows.get(f"{name}/{error}", pd.Series(float("nan"), rows.index))
-    if errors.isna().all():
-        return ["" if pd.isna(value) else text for value, text in zip(rows[name], numbers(list(rows[name])))]
-    return ["" if pd.isna(value) else plus_minus(value, spread) for value, spread in zip(rows[name], errors)]
+def _numbers(rows: Columns, name: str, error: str) -> list[str]:
+    values, errors = rows[name], rows.get(f"{name}/{error}", ())
+    if all(map(is_missing, errors)):
+        return ["" if is_missing(value) else text for value, text in zip(values, numbers(values))]
+    return ["" if is_missing(value) else plus_minus(value, spread) for value, spread in zip(values, errors)]
 
 
 def _text(value: Any) -> str:
     """Return the value of an option as it is printed."""
     if isinstance(value, (list, dict, str)):
         return str(value)
-    return "" if pd.isna(value) else plus_minus(value, None)
+    return "" if is_missing(value) else plus_minus(value, None)

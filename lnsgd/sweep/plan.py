@@ -12,7 +12,7 @@ from lnsgd.sweep.executors.base import Resources
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import Point, Sweep
 from lnsgd.sweep.packing import Capacity, Job, pack, replica_settings
-from lnsgd.sweep.table import complete_cells
+from lnsgd.sweep.results import complete_cells
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import Sweep, read_sweep
 from lnsgd.sweep.plan import PackedSweep, Plan, make_plan, pack_cells
 from lnsgd.sweep.progress import SweepProgressBar
-from lnsgd.sweep.table import failed_jobs, forget_failed
+from lnsgd.sweep.results import failed_jobs, forget_failed
 
 
 def run_sweep(

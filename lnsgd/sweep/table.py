@@ -1,26 +1,13 @@
-"""The table of a sweep: a row for each cell, and every number that was measured."""
+"""The table of a sweep as a data frame, every number that was measured, and averages over seeds."""
 
-from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from lnsgd.console.messages import counted
-from lnsgd.records.cells import (
-    CELL,
-    JOB,
-    MISSING,
-    REASON,
-    RUNNING,
-    STATUS,
-    cells_in,
-    has_failed,
-    read_cells,
-    read_planned,
-    read_trajectories,
-)
-from lnsgd.records.changes import read_changes
-from lnsgd.sweep.folder import SweepFolder
+from lnsgd.records.cells import CELL, COLUMNS, JOB, option_names, read_planned, read_trajectories
+from lnsgd.sweep.averages import average_over_seeds
+from lnsgd.sweep.results import load_columns, planned_sweep, read_results
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -38,14 +25,15 @@ def load(folder: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: The folder does not hold a sweep.
     """
-    sweep = _sweep_folder(folder)
-    options = read_planned(sweep.planned)
-    rows = _rows(sweep, options.index).reindex(options.index)
-    running = _running_cells(sweep)
-    unfinished = rows.index[rows[STATUS].isna()]
-    rows.loc[unfinished, STATUS] = [RUNNING if cell in running else MISSING for cell in unfinished]
-    rows[REASON] = rows[REASON].fillna("")
-    return pd.concat([options, rows], axis=1).rename_axis(CELL).reset_index()
+    columns = load_columns(folder)
+    options = option_names(columns)
+    kinds = {name: COLUMNS.get(name, "float64") for name in columns if name not in (CELL, *options)}
+    return pd.DataFrame({name: _inferred(values) for name, values in columns.items()}).astype(kinds)
+
+
+def _inferred(values: list[Any]) -> "pd.Series[Any]":
+    """Return values of one kind as a column of that kind, and others, such as lists, as they are."""
+    return pd.Series(values, dtype=object).infer_objects()
 
 
 def load_trajectories(folder: str | Path) -> pd.DataFrame:
@@ -57,89 +45,25 @@ def load_trajectories(folder: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: The folder does not hold a sweep.
     """
-    sweep = _sweep_folder(folder)
-    rows = _rows(sweep, read_planned(sweep.planned).index)
-    jobs = [(sweep.trajectories(Path(str(job)).name), list(cells)) for job, cells in rows.groupby(JOB).groups.items()]
+    sweep = planned_sweep(folder)
+    rows, _ = read_results(sweep, read_planned(sweep.planned))
+    by_job: dict[str, list[str]] = {}
+    for cell, row in rows.items():
+        by_job.setdefault(str(row[JOB]), []).append(cell)
+    jobs = [(sweep.trajectories(Path(job).name), cells) for job, cells in sorted(by_job.items())]
     return read_trajectories([(path, cells) for path, cells in jobs if path.exists()])  # a failed job has none
 
 
-def changed_runs(folder: str | Path) -> list[str]:
-    """Say which runs of a sweep were resumed with other options, by which some of their cells are not what they say.
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Compute mean and standard deviation of the final measures over seeds.
 
     Args:
-        folder: Folder of the sweep, such as ``runs/sweeps/mnist-noise``.
+        table: The data frame that `load` returns.
 
     Returns:
-        A sentence for each time that a run was resumed so: its folder, its cells, the step, and the options with their
-        values before and after.
-
-    Raises:
-        ValueError: The folder does not hold a sweep, or a record of changes is damaged.
+        One row for each cell of the grid without its seed, in the order of the grid, with the columns: its options;
+        ``status``, such as ``2 done, 1 diverged``; ``n``, the number of trained networks (``done`` or ``limit``) that
+        are averaged; and for each measure the mean and, as ``…/std``, the sample standard deviation (n − 1), which is
+        NaN for n < 2. Both are NaN if the measure of one of these networks is NaN.
     """
-    sweep = _sweep_folder(folder)
-    found = []
-    for job in sweep.planned_jobs():
-        run = sweep.run(job)
-        if not run.changes.exists():
-            continue
-        cells = [cell for cell, _ in sweep.read_job(job).cells]
-        of = f"cell {cells[0]}" if len(cells) == 1 else counted(len(cells), "cell")
-        found += [f"{run.path} ({of}): options changed {change}" for change in read_changes(run)]
-    return found
-
-
-def complete_cells(
-    sweep: SweepFolder, known: Mapping[str, Iterable[str]], except_jobs: Collection[str] = ()
-) -> set[str]:
-    """Return the cells that have a row.
-
-    Args:
-        sweep: The folder of the sweep.
-        known: Cells of some jobs, by name of the job; the results of these jobs need not be read.
-        except_jobs: Jobs that do not count.
-    """
-    found: set[str] = set()
-    for path in _result_files(sweep):
-        if path.stem in except_jobs:
-            continue
-        cells = known.get(path.stem)
-        found.update(cells_in(path) if cells is None else cells)
-    return found
-
-
-def failed_jobs(sweep: SweepFolder) -> list[str]:
-    """Return the jobs that have failed for good and are not running."""
-    names = [path.stem for path in _result_files(sweep)]
-    return [job for job in names if _has_failed(sweep, job) and not sweep.is_running(job)]
-
-
-def forget_failed(sweep: SweepFolder) -> list[str]:
-    """Forget jobs that have failed for good, so that they run again; return their names."""
-    return [job for job in failed_jobs(sweep) if sweep.forget(job, lambda name: _has_failed(sweep, name))]
-
-
-def _has_failed(sweep: SweepFolder, job: str) -> bool:
-    return sweep.result(job).exists() and has_failed(sweep.result(job))
-
-
-def _sweep_folder(folder: str | Path) -> SweepFolder:
-    sweep = SweepFolder(Path(folder))
-    if not sweep.planned.exists():
-        raise ValueError(
-            f"{folder} does not hold a sweep; give the folder that `lnsgd sweep` wrote, such as runs/sweeps/NAME"
-        )
-    return sweep
-
-
-def _result_files(sweep: SweepFolder) -> list[Path]:
-    return sorted(sweep.results.glob("[!.]*.parquet"))
-
-
-def _rows(sweep: SweepFolder, wanted: Collection[str]) -> pd.DataFrame:
-    """Read the rows of all jobs that have ended, by cell."""
-    return read_cells(sorted(_result_files(sweep), key=lambda path: path.stat().st_mtime_ns), wanted)
-
-
-def _running_cells(sweep: SweepFolder) -> set[str]:
-    jobs = [job for job in sweep.planned_jobs() if not sweep.result(job).exists() and sweep.is_running(job)]
-    return {cell for job in jobs for cell, _ in sweep.read_job(job).cells}
+    return pd.DataFrame(average_over_seeds({str(name): list(table[name]) for name in table}))

@@ -93,7 +93,8 @@ def read_arrow(path: Path, columns: Collection[str] | None = None, remedy: str =
 
     with naming(path, remedy):
         check_parquet(path)
-        return pq.read_table(path, columns=None if columns is None else list(columns))
+        with pq.ParquetFile(path) as file:  # ``read_table`` would import pandas, and make columns of the folders' names
+            return file.read(columns=None if columns is None else list(columns))
 
 
 def check_parquet(path: Path) -> None:

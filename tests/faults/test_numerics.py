@@ -17,7 +17,7 @@ from lnsgd.measures.nonfinite import first_nonfinite, nonfinite_tensors
 from lnsgd.runs.checkpoints import load_run_checkpoint
 from lnsgd.runs.errors import DivergedError
 from lnsgd.runs.folder import RunFolder
-from lnsgd.sweep.averages import over_seeds
+from lnsgd.sweep import over_seeds
 from lnsgd.training.cli import train
 from tests.faults.distributed_runs import end, start
 from tests.stopped_runs import CONFIG, EPOCH_STEPS, STEPS

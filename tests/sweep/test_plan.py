@@ -12,7 +12,7 @@ from lnsgd.sweep.executors.base import Resources
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.sweep.grid import Sweep, read_sweep
 from lnsgd.sweep.plan import Plan, make_plan, pack_cells
-from lnsgd.sweep.table import complete_cells
+from lnsgd.sweep.results import complete_cells
 from tests.sweep.small_sweeps import write_sweep
 
 GRID = {"model.net.widths": [[784, 5, 10], [784, 6, 10]], "model.label_noise.p": [0.0, 0.1]}

@@ -68,7 +68,7 @@ def test_failed_cells_are_grouped_by_reason(console):
         ("done", "", 1, "z"),
         ("failed", "bad", 1, "w"),
     ]
-    console.print(failed_cells(pd.DataFrame(rows, columns=["status", "reason", "attempts", "job"])))
+    console.print(failed_cells(pd.DataFrame(rows, columns=["status", "reason", "attempts", "job"]).to_dict("list")))
     printed = text(console)
     assert "2 3 no memory x, y" in printed
     assert "1 1 bad w" in printed

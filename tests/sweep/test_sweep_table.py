@@ -16,7 +16,7 @@ from lnsgd.report.sweep_section import read_sweep
 from lnsgd.sweep import changed_runs, load, load_trajectories
 from lnsgd.sweep.cells import Cell
 from lnsgd.sweep.folder import SweepFolder
-from lnsgd.sweep.table import complete_cells, failed_jobs
+from lnsgd.sweep.results import complete_cells, failed_jobs
 
 CELLS = [Cell(name, {"p": p, "widths": [5, p]}, {}) for p, name in enumerate("abcd")]
 

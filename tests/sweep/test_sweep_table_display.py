@@ -40,7 +40,7 @@ def found() -> pd.DataFrame:
 
 def printed(found: pd.DataFrame, width: int = 200, **options) -> str:
     console = Console(file=io.StringIO(), width=width)
-    show_table(found, console, **options)
+    show_table(found.to_dict("list"), console, **options)
     return console.file.getvalue()
 
 
@@ -88,7 +88,7 @@ def test_patterns_choose_measures(found):
     assert "first" in text
     assert "second" not in text
     with pytest.raises(ValueError, match=r"--measures foo\*: no measure matches .* the measures are trace, active"):
-        show_table(found, Console(file=io.StringIO()), patterns=["active*", "foo*"])
+        show_table(found.to_dict("list"), Console(file=io.StringIO()), patterns=["active*", "foo*"])
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
