@@ -1,17 +1,21 @@
 """Commands that need no class answer at once: they import nothing that takes seconds."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lnsgd.cli import main
 from lnsgd.figures.framework.catalogue import FIGURES
 from lnsgd.figures.framework.listing import listed_figures
-from tests.figures.handmade import handmade_sweep
+from tests.figures.handmade import handmade, handmade_sweep
 
 HEAVY = {"torch", "pytorch_lightning", "lightning", "pandas", "numpy", "matplotlib", "numba", "scipy", "jsonargparse"}
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 # Prints the heavy packages that a command has imported, whichever way it ends.
 PROBE = f"""\
@@ -38,6 +42,8 @@ print("heavy", *{HEAVY} & {{name.partition(".")[0] for name in sys.modules}})
         ("table --help", 0, "--csv"),
         ("analyze", 2, "nothing to analyze"),
         ("report --help", 0, "--wandb"),
+        ("report nowhere", 2, "nowhere is not a folder"),
+        ("table nowhere", 2, "nowhere does not hold a sweep"),
     ],
 )
 def test_command_without_a_class_imports_nothing_heavy(command: str, code: int | None, said: str) -> None:
@@ -48,18 +54,34 @@ def test_command_without_a_class_imports_nothing_heavy(command: str, code: int |
     assert lines[-1:] == [f"code {code}"] if code is not None else "code" not in lines[-1]
 
 
-def test_table_of_a_sweep_imports_nothing_heavy(tmp_path: Path) -> None:
-    """Only reading Parquet takes numpy."""
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep, a run, and a figure without its arms."""
+    folder = tmp_path_factory.mktemp("small")
     cells = [
         ({"noise.p": p, "seed_everything": seed}, {"trace/train": p + seed}) for p in (0.0, 0.5) for seed in (1, 3)
     ]
-    handmade_sweep(tmp_path, cells, {3: "failed"})
-    program = [sys.executable, "-c", PROBE, "table", str(tmp_path)]
+    measured = [(cell, step, "train", "trace", "", 1.0 / step) for cell in range(4) for step in (1, 10)]
+    handmade_sweep(folder / "sweep", cells, {3: "failed"}, measured)
+    handmade(folder / "run", [1, 10], {("train", "trace", ""): np.array([[3.0, 2.0]])})
+    shutil.copytree(RESULTS / "cornacchia-basis", folder / "figure")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "packages", "said"),
+    [
+        ("table {}/sweep", "numpy", "4 cells: 3 done, 1 failed"),  # numpy and Arrow read Parquet
+        ("report {}/figure --out {}/report.html", "", "1 figure"),
+        ("report {} --out {}/report.html", "numpy pandas", "1 figure, 1 run, 1 sweep"),
+    ],
+)
+def test_small_folders_are_shown_with_few_packages(command: str, packages: str, said: str, folders: Path) -> None:
+    program = [sys.executable, "-c", PROBE, *command.replace("{}", str(folders)).split()]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
     *lines, heavy = ended.stdout.splitlines()
-    assert heavy == "heavy numpy"
-    assert "2.0 ± 1.4" in ended.stdout
-    assert lines[-1] == "4 cells: 3 done, 1 failed"
+    assert sorted(heavy.split()[1:]) == packages.split()
+    assert said in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -24,21 +24,11 @@ from lnsgd.records.analyses import (
 from lnsgd.records.measures import EPOCH, MEASURE, QUANTITY, REPLICA, SPLIT, STDERR, STEP, VALUE, with_weights_in_names
 from lnsgd.report.content import Plots, Section, Table
 from lnsgd.report.facts import facts_in
+from lnsgd.report.kinds import is_comparison
 from lnsgd.report.plot import plots
 from lnsgd.report.reading import read_picture
 from lnsgd.report.tables import table_of
 from lnsgd.report.trajectories import Curve, Trajectory, shown_labels, trajectories
-
-
-def is_analysis(folder: Path) -> bool:
-    """Whether ``lnsgd analyze``, with or without ``--compare``, has written its tables here."""
-    return _table(folder).is_file() or _is_comparison(folder)
-
-
-def analyses_in(folder: Path) -> list[Path]:
-    """Return the folders of analyses in the folder of a run: the folder itself, or folders in it."""
-    within = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [path for path in (folder, *within) if is_analysis(path)]
 
 
 def read_analysis(folder: Path) -> Section:
@@ -51,7 +41,7 @@ def read_analysis(folder: Path) -> Section:
     measured = _read(path) if path.exists() else analysis_table([]).assign(run="", file="")
     runs = list(dict.fromkeys(measured["run"]))
     networks = len(measured[[CHECKPOINT, REPLICA]].drop_duplicates())
-    compared = _comparison(folder) if _is_comparison(folder) else []
+    compared = _comparison(folder) if is_comparison(folder) else []
     said = [f"{counted(networks, 'network')}, {counted(len(measured), 'number')}"] if runs else []
     return Section(
         kind="analysis" if runs else "comparison",
@@ -145,11 +135,6 @@ def _with_errors(values: Trajectory, errors: Trajectory, alone: set[str]) -> Tra
 def _band(errors: np.ndarray) -> np.ndarray:
     """Return the errors along a curve: 0 where a number is exact, unless all numbers are exact."""
     return errors if np.isnan(errors).all() else np.nan_to_num(errors)
-
-
-def _is_comparison(folder: Path) -> bool:
-    """Whether ``lnsgd analyze --compare`` has written its tables here."""
-    return (folder / "differences.parquet").is_file()
 
 
 def _comparison(folder: Path) -> list[Table]:

@@ -10,14 +10,8 @@ from lnsgd.records.settings import read_settings
 from lnsgd.records.verdicts import FAILS, HOLDS, UNDECIDED, Verdict
 from lnsgd.report.content import Picture, Section, Text
 from lnsgd.report.facts import facts
+from lnsgd.report.kinds import RUN, SWEEP, inner_folders, kind_of
 from lnsgd.report.reading import read_picture
-from lnsgd.report.run_section import is_run, read_run
-from lnsgd.report.sweep_section import is_sweep, read_sweep
-
-
-def is_figure(folder: Path) -> bool:
-    """Whether ``lnsgd reproduce`` has written here, or its results were copied here."""
-    return _claims(folder).is_file() or _settings(folder).is_file()
 
 
 def read_figure(folder: Path) -> Section:
@@ -31,7 +25,7 @@ def read_figure(folder: Path) -> Section:
     record = read_claims(_claims(folder)) if done else ClaimsRecord([])
     # The file of the picture lies in this folder, whatever the records say.
     figure = Path(str(settings.get("figure") or record.figure or folder.resolve().name)).name
-    arms = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    arms = [(kind_of(path, (SWEEP, RUN)), path) for path in inner_folders(folder)]
     return Section(
         kind="figure",
         name=folder.resolve().name,
@@ -43,7 +37,7 @@ def read_figure(folder: Path) -> Section:
         claims=record.claims,
         pictures=[_picture(folder / f"{figure}.png", figure, record)] if done else [],
         texts=_texts(settings),
-        parts=[read_sweep(arm) if is_sweep(arm) else read_run(arm) for arm in arms if is_sweep(arm) or is_run(arm)],
+        parts=[kind.read(path) for kind, path in arms if kind is not None],
     )
 
 

@@ -1,35 +1,10 @@
 """Find the folders that a report can show."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from lnsgd.report.analysis_section import is_analysis, read_analysis
 from lnsgd.report.content import Section
-from lnsgd.report.figure_section import is_figure, read_figure
-from lnsgd.report.run_section import is_run, read_run
-from lnsgd.report.sweep_section import is_sweep, read_sweep
-
-
-class Kind(NamedTuple):
-    """A kind of folder that a report can show.
-
-    Attributes:
-        fits: Whether a folder is of this kind.
-        read: Return the section of a folder of this kind.
-    """
-
-    fits: Callable[[Path], bool]
-    read: Callable[[Path], Section]
-
-
-# The first that fits counts: an arm of a figure that is a sweep also has what a finished run has.
-KINDS: Sequence[Kind] = (
-    Kind(is_figure, read_figure),
-    Kind(is_sweep, read_sweep),
-    Kind(is_run, read_run),
-    Kind(is_analysis, read_analysis),
-)
+from lnsgd.report.kinds import Kind, inner_folders, kind_of
 
 
 def read_folders(folders: Sequence[Path]) -> list[Section]:
@@ -77,10 +52,10 @@ def _section(kind: Kind, path: Path) -> Section:
 
 def _search(folder: Path, above: set[Path]) -> Iterator[tuple[Path, Kind]]:
     """Yield the folders of a kind; links that lead back to a folder above are not followed."""
-    if kind := next((kind for kind in KINDS if kind.fits(folder)), None):
+    if kind := kind_of(folder):
         yield folder, kind
         return
     above = above | {folder.resolve()}
-    for inner in sorted(folder.iterdir(), key=lambda path: path.name):
-        if inner.is_dir() and not inner.name.startswith(".") and inner.resolve() not in above:
+    for inner in inner_folders(folder):
+        if inner.resolve() not in above:
             yield from _search(inner, above)

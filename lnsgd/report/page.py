@@ -13,7 +13,7 @@ from lnsgd import __version__
 from lnsgd.console.numbers import between, moment, number, plus_minus
 from lnsgd.records.claims import HEADINGS, by_kind, count_claims
 from lnsgd.records.verdicts import counted_verdicts
-from lnsgd.report import plot
+from lnsgd.report import plot_area
 from lnsgd.report.content import Section
 
 # Rows of a table that are shown at first.
@@ -37,7 +37,7 @@ def render(sections: Sequence[Section], made: datetime) -> str:
     environment.filters.update(number=number, plus_minus=plus_minus, breakable=_breakable)
     environment.globals.update(
         between=between,
-        area=plot,
+        area=plot_area,
         rows_at_first=ROWS,
         by_kind=by_kind,
         headings=HEADINGS,

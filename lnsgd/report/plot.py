@@ -8,23 +8,22 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from lnsgd.console.numbers import number
 from lnsgd.records.measures import WHOLE
 from lnsgd.report.content import Line, Plot, Plots, Tick
+from lnsgd.report.plot_area import BOTTOM, LEFT, RIGHT, TOP
 from lnsgd.report.trajectories import Curve, Trajectory
 
 LOG_FROM = 100
-
-# In units of the SVG: the plot, and the part of it that holds the curves.
-WIDTH, HEIGHT = 300, 150
-LEFT, RIGHT, TOP, BOTTOM = 52, 292, 8, 128
 
 # The most points of a curve, evenly spread over the axis.
 _POINTS = 150
 
 _X_TICKS, _Y_TICKS = 5, 4
+
+# A tick at the end of an axis is not lost because its quotient is rounded.
+_ROUNDING = 1e-9
 
 # Powers of ten between step 0 and the first later one.
 _APART = 0.4
@@ -102,9 +101,19 @@ class _ValueAxis:
             powers = range(math.ceil(self._low), math.floor(self._high) + 1)
             values = [10.0**power for power in powers[:: math.ceil(len(powers) / _Y_TICKS) or 1]]
         else:
-            values = [float(value) for value in MaxNLocator(_Y_TICKS).tick_values(self._low, self._high)]
-            values = [value for value in values if self._low <= value <= self._high]
+            values = _round_values(self._low, self._high, _Y_TICKS + 1)
         return [Tick(_rounded(y), number(value)) for y, value in zip(self(np.array(values)), values)]
+
+
+def _round_values(low: float, high: float, most: int) -> list[float]:
+    """Return the multiples in [low, high] of the smallest of 1, 2, 2.5 and 5 · 10ᵏ that has at most so many there."""
+    power = math.floor(math.log10((high - low) / most))
+    steps = (digit * 10.0**exponent for exponent in range(power, power + 3) for digit in (1, 2, 2.5, 5))
+    for step in steps:
+        first, last = math.ceil(low / step - _ROUNDING), math.floor(high / step + _ROUNDING)
+        if last - first < most:
+            return [number * step for number in range(first, last + 1)]
+    raise AssertionError(f"no ticks between {low} and {high}")
 
 
 def _thinned(curve: Curve) -> Curve:

@@ -22,9 +22,9 @@ from lnsgd.records.measures import (
 from lnsgd.records.metrics import read_metrics
 from lnsgd.records.provenance import Provenance, read_provenance
 from lnsgd.records.replicas import SEED, diverged_replicas, read_replicas, setting_names
-from lnsgd.report.analysis_section import analyses_in, read_analysis
 from lnsgd.report.content import Plots, Section, Table, Text
 from lnsgd.report.facts import facts_in
+from lnsgd.report.kinds import ANALYSIS, analyses_in
 from lnsgd.report.plot import plots
 from lnsgd.report.reading import read_picture, read_text
 from lnsgd.report.tables import table_of
@@ -34,13 +34,6 @@ from lnsgd.untrusted.tables import read_parquet
 
 # The most rows of a computed table that are shown; claims are made of them, and nobody looks at all.
 _COMPUTED_ROWS = 1000
-
-
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run, finished or not, or what a figure has computed."""
-    run = RunFolder(folder)
-    begun = (run.init, run.metrics, run.finished)
-    return run.measures.is_file() or (run.config.is_file() and any(path.is_file() for path in begun))
 
 
 def read_run(folder: Path) -> Section:
@@ -68,7 +61,7 @@ def read_run(folder: Path) -> Section:
         tables=[*_replicas(replicas), *(_final_measures(table, replicas, groups) if tidy else _computed(table))],
         plots=_plots(run, table, groups) if tidy else [],
         texts=[Text("Config, resolved", read_text(run.config))] if run.config.exists() else [],
-        parts=[read_analysis(path) for path in analyses_in(folder)],
+        parts=[ANALYSIS.read(path) for path in analyses_in(folder)],
     )
 
 

@@ -41,11 +41,6 @@ _SEED = "seed_everything"
 _MAX_CHANGES = 10
 
 
-def is_sweep(folder: Path) -> bool:
-    """Whether ``lnsgd sweep`` has written here."""
-    return SweepFolder(folder).planned.is_file()
-
-
 def read_sweep(folder: Path) -> Section:
     """Return the section of a sweep, finished or not.
 

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from lnsgd.cli import main
-from lnsgd.report.analysis_section import analyses_in, is_analysis, read_analysis
+from lnsgd.report.analysis_section import read_analysis
 from lnsgd.report.content import Section, Table
 from lnsgd.report.find import read_folders
+from lnsgd.report.kinds import analyses_in, is_analysis
 from lnsgd.report.plot import BOTTOM, TOP
 from lnsgd.report.run_section import read_run
 from tests.analysis.analyzed_runs import analyzed_config

@@ -159,3 +159,18 @@ def test_colors_follow_labels_and_layers_are_apart() -> None:
         ["y/w"],
     )
     assert [line.color for line in found.layers[0].lines] == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 1.0], ["0", "0.25", "0.5", "0.75", "1"]),
+        ([-3.0, 4.0], ["−2", "0", "2", "4"]),
+        ([0.91, 0.97], ["0.92", "0.94", "0.96"]),
+        ([1000.0, 1900.0], ["1,000", "1,200", "1,400", "1,600", "1,800"]),
+        ([0.1, 0.3], ["0.1", "0.15", "0.2", "0.25", "0.3"]),
+    ],
+)
+def test_ticks_of_values_are_round(values: list[float], labels: list[str]) -> None:
+    curve = Curve("", np.array([1.0, 10.0]), np.array(values), np.full(2, np.nan))
+    assert [tick.label for tick in plot(Trajectory("x", "", [curve]), [""]).y_ticks] == labels
