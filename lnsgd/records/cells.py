@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lnsgd.records.measures import COLUMNS as MEASURES
-from lnsgd.records.measures import REPLICA, STDERR, final, with_weights
+from lnsgd.records.measures import HEADLINES, REPLICA, SPLITS, STDERR, WHOLE, final, with_weights
 from lnsgd.runs.writing import whole_file
 from lnsgd.untrusted.files import UnreadableError
 from lnsgd.untrusted.tables import REMEDY, naming, read_arrow, read_parquet
@@ -211,6 +211,33 @@ def measure_names(table: "pd.DataFrame | Columns") -> list[str]:
     """
     others = {CELL, *option_names(table), *COLUMNS}
     return [name for name in map(str, table) if name not in others and not name.endswith(f"/{STDERR}")]
+
+
+def headline_names(names: Sequence[str]) -> list[str]:
+    """Return the headline measures of whole networks on the training set, then the error on the validation set.
+
+    A measure that was not taken on that split counts with another one.
+
+    Args:
+        names: What `measure_names` returns.
+    """
+    found = []
+    for measure, wanted in (*((measure, "train") for measure in HEADLINES), ("error", "val")):
+        parts = [(name, split_name(name)) for name in names]
+        splits = {split: name for name, (of, split, layer) in parts if of == measure and layer in WHOLE}
+        found += [splits.get(wanted, next(iter(splits.values())))] if splits else []
+    return found
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Return measure, split and layer of the name of a final measure, such as ``active_fraction/train/total``.
+
+    Args:
+        name: One of what `measure_names` returns.
+    """
+    measure, _, rest = name.partition("/")
+    split, _, layer = rest.partition("/")
+    return (measure, split, layer) if split in SPLITS else (measure, "", rest)
 
 
 def write_trajectories(measured: "pd.DataFrame", cells: Sequence[str], path: Path) -> None:

@@ -169,6 +169,17 @@ def initial(measures: "pd.DataFrame") -> "pd.DataFrame":
     return table[table[STEP] == 0].sort_values("replica", kind="stable")
 
 
+def headlines_first(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Return rows with those of the headline measures of whole networks first, in the order of `HEADLINES`.
+
+    Args:
+        rows: Rows with the columns measure and layer.
+    """
+    places = {measure: place for place, measure in enumerate(HEADLINES)}
+    place = rows[MEASURE].map(places).where(rows[LAYER].isin(WHOLE)).fillna(len(places))
+    return rows.iloc[place.argsort(kind="stable")]
+
+
 def headlines(measures: "pd.DataFrame", most_layers: int) -> "pd.DataFrame":
     """Return the rows that are shown where there is little room: those of whole networks and, by measure, of layers.
 

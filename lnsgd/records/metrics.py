@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -157,6 +157,25 @@ def read_logged(path: Path, name: str) -> Iterator[tuple[int, float]]:
         for row in csv.DictReader(file):
             if text := row.get(name):
                 yield int(row[STEP]), float(text)
+
+
+def last_logged(path: Path, names: Collection[str]) -> dict[str, float]:
+    """Return the last value of some columns of ``metrics.csv``, of those that were logged.
+
+    Args:
+        path: The file.
+        names: Names of the columns.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    found: dict[str, str] = {}
+    with naming(path), path.open(newline="") as file:
+        reader = csv.reader(file)
+        places = [(name, place) for place, name in enumerate(next(reader, [])) if name in names]
+        for row in reader:
+            found.update({name: row[place] for name, place in places if row[place]})
+        return {name: float(text) for name, text in found.items()}
 
 
 def _records(file: IO[bytes]) -> Iterator[tuple[list[str], int]]:

@@ -1,13 +1,14 @@
 """The section of an analysis: measures of checkpoints, or two networks compared."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lnsgd.console.messages import counted
+from lnsgd.console.numbers import number
 from lnsgd.records.analyses import (
     CHECKPOINT,
     DIFFERENCES,
@@ -16,12 +17,28 @@ from lnsgd.records.analyses import (
     SEED,
     SIMILARITY,
     analysis_table,
+    differences_of,
     measured_in,
     named_differences,
     over_pairs,
     read_analysis_table,
 )
-from lnsgd.records.measures import EPOCH, MEASURE, QUANTITY, REPLICA, SPLIT, STDERR, STEP, VALUE, with_weights_in_names
+from lnsgd.records.headlines import headlines_of
+from lnsgd.records.measures import (
+    EPOCH,
+    HEADLINES,
+    LAYER,
+    MEASURE,
+    QUANTITY,
+    REPLICA,
+    SPLIT,
+    STDERR,
+    STEP,
+    VALUE,
+    WHOLE,
+    headlines_first,
+    with_weights_in_names,
+)
 from lnsgd.report.content import Plots, Section, Table
 from lnsgd.report.facts import facts_in
 from lnsgd.report.kinds import is_comparison
@@ -49,11 +66,32 @@ def read_analysis(folder: Path) -> Section:
         path=str(folder),
         lead=f"Checkpoints of {', '.join(runs)}." if runs else "",
         state="; ".join([*said, *(["A against B"] if compared else [])]),
+        results=_results(folder, measured),
         facts=[fact for name in ("analysis", "comparison") for fact in facts_in(folder / f"{name}.json")],
         tables=[*_measures(measured), *compared],
         plots=_plots(measured),
         pictures=[read_picture(file, f"{file.stem} of {name}") for file in sorted(folder.glob("[!.]*.png"))],
     )
+
+
+def _results(folder: Path, measured: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the headline measures: of A and B with the difference in percent, or of one run from start to end."""
+    if is_comparison(folder):
+        rows = read_analysis_table(folder / "differences.parquet", DIFFERENCES)
+        return list(_compared(rows[rows[LAYER].isin(WHOLE)]))
+    if measured.empty or measured["run"].nunique() > 1:
+        return []
+    return [(one.name, one.change) for one in headlines_of(measured)]
+
+
+def _compared(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    for measure, name in HEADLINES.items():
+        of_measure = differences_of(rows[rows[MEASURE] == measure])
+        row = next((row for row in of_measure if row.split in ("train", "")), next(iter(of_measure), None))
+        if row is not None:
+            percent = 100 * (row.b / row.a - 1) if row.a > 0 else 0.0
+            change = f" ({'+' if percent > 0 else ''}{number(percent, 2)}\N{NO-BREAK SPACE}%)" if percent else ""
+            yield name, f"{number(row.a)} → {number(row.b)}{change}"
 
 
 def _table(folder: Path) -> Path:
@@ -83,10 +121,10 @@ def _measures(measured: pd.DataFrame) -> list[Table]:
     last = rows[STEP].isna() | (rows[STEP] == rows.groupby("run")[STEP].transform("max"))
     kind = "mean ± standard deviation over replicas" if "mean ± std" in rows else "value ± standard error"
     if last.all():
-        return [table_of(rows, f"Measures: {kind}", keep=[MEASURE])]
+        return [table_of(rows, f"Measures: {kind}", keep=[MEASURE], stacked=True)]
     return [
-        table_of(rows[last], f"Last checkpoint: {kind}", keep=[MEASURE]),
-        table_of(rows, f"Every checkpoint: {kind}", keep=[MEASURE, STEP]),
+        table_of(headlines_first(rows[last]), f"Last checkpoint: {kind}", keep=[MEASURE], stacked=True),
+        table_of(rows, f"Every checkpoint: {kind}", keep=[MEASURE, STEP], stacked=True),
     ]
 
 
@@ -152,14 +190,14 @@ def _comparison(folder: Path) -> list[Table]:
 
 
 def _differences(rows: pd.DataFrame) -> Table:
-    headings = named_differences(rows)
-    return table_of(headings, "Differences ± standard error", keep=[MEASURE, "A", "B", "B − A"])
+    headings = headlines_first(named_differences(rows))
+    return table_of(headings, "Differences ± standard error", keep=[MEASURE, "A", "B", "B − A"], stacked=True)
 
 
 def _similarity(rows: pd.DataFrame) -> Table:
     several = rows[SEED].nunique() > 1
     title = "How alike: mean ± standard deviation over pairs" if several else "How alike"
-    return table_of(over_pairs(rows), title, keep=[MEASURE, VALUE])
+    return table_of(over_pairs(rows), title, keep=[MEASURE, VALUE], stacked=True)
 
 
 def _line(rows: pd.DataFrame) -> Table:

@@ -60,6 +60,7 @@ class Table:
         title: Description of its rows.
         columns: C columns.
         rows: Rows of C cells.
+        stacked: Whether a row is a paragraph on a phone, where its columns would not fit beside each other.
         same: Names and values that are the same in all rows and therefore are not columns.
         left_out: Number of further rows that are not on the page.
     """
@@ -69,6 +70,7 @@ class Table:
     rows: Sequence[Sequence[Entry]]
     same: Sequence[tuple[str, str]] = ()
     left_out: int = 0
+    stacked: bool = False
 
 
 class Line(NamedTuple):
@@ -78,13 +80,15 @@ class Line(NamedTuple):
         color: Number of its color in the palette.
         paths: Points of its unbroken parts, as ``points`` of an SVG polyline takes them.
         bands: For each part the outline of one standard deviation to both sides; empty if there is none.
-        dots: Centers of parts that consist of one point.
+        dots: Centers of points that are not joined: parts of one point, and curves of one or two.
+        bars: For dots with a deviation, x and both ends of one standard deviation.
     """
 
     color: int
     paths: Sequence[str]
     bands: Sequence[str]
     dots: Sequence[tuple[float, float]]
+    bars: Sequence[tuple[float, float, float]] = ()
 
 
 class Tick(NamedTuple):
@@ -152,6 +156,7 @@ class Section:
         path: The folder as it was given.
         lead: A sentence on the content.
         state: Progress or result in a few words.
+        results: Names and values of what came out, shown here and in the overview.
         facts: Names and values, such as command, time, hardware and versions.
         notes: Warnings to the reader, for example that a run is not finished.
         claims: Claims with their verdicts.
@@ -167,6 +172,7 @@ class Section:
     path: str
     lead: str = ""
     state: str = ""
+    results: Sequence[tuple[str, str]] = ()
     facts: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     claims: Sequence[Claim] = ()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lnsgd.console.numbers import number
-from lnsgd.records.measures import WHOLE
+from lnsgd.records.measures import HEADLINES, WHOLE
 from lnsgd.report.content import Line, Plot, Plots, Tick
 from lnsgd.report.plot_area import BOTTOM, LEFT, RIGHT, TOP
 from lnsgd.report.trajectories import Curve, Trajectory
@@ -25,16 +25,27 @@ _X_TICKS, _Y_TICKS = 5, 4
 # A tick at the end of an axis is not lost because its quotient is rounded.
 _ROUNDING = 1e-9
 
+# The fewest measurements that are joined by a line.
+_TREND = 3
+
 # Powers of ten between step 0 and the first later one.
 _APART = 0.4
 
 
 def plots(title: str, found: Sequence[Trajectory], labels: Sequence[str], note: str = "") -> Plots:
-    """Return plots of trajectories whose curves have these labels; those of layers are kept apart."""
-    drawn = [(trajectory.layer, plot(trajectory, labels)) for trajectory in found]
+    """Return plots of trajectories whose curves have these labels, headline measures first; layers are kept apart."""
+    ordered = sorted(found, key=lambda trajectory: _place(trajectory.name))
+    drawn = [(trajectory.layer, plot(trajectory, labels)) for trajectory in ordered]
     whole = [picture for layer, picture in drawn if layer in WHOLE]
     layers = [picture for layer, picture in drawn if layer not in WHOLE]
     return Plots(title, labels if len(labels) > 1 else (), whole, layers, note)
+
+
+def _place(name: str) -> int:
+    """Return the place of a number by its measure: that of a headline measure, or after all of these."""
+    measures = list(HEADLINES)
+    measure = name.partition("/")[0]
+    return measures.index(measure) if measure in measures else len(measures)
 
 
 def plot(trajectory: Trajectory, labels: Sequence[str]) -> Plot:
@@ -127,18 +138,24 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _line(curve: Curve, color: int, x_axis: _StepAxis, y_axis: _ValueAxis) -> Line:
-    paths, bands, dots = [], [], []
+    """Return a curve whose parts are polylines; fewer than three measurements stay dots, for they show no trend."""
+    paths, bands, dots, bars = [], [], [], []
     finite = np.flatnonzero(np.isfinite(curve.mean))
     for part in np.split(finite, np.flatnonzero(np.diff(finite) > 1) + 1):
         x, mean, std = x_axis(curve.steps[part]), curve.mean[part], curve.std[part]
-        if len(part) == 1:
-            dots.append((_rounded(x[0]), _rounded(y_axis(mean)[0])))
+        if len(part) == 1 or len(finite) < _TREND:
+            dots += [(_rounded(a), _rounded(b)) for a, b in zip(x, y_axis(mean))]
+            bars += _bars(x, y_axis(mean - std), y_axis(mean + std))
             continue
         paths.append(_points(x, y_axis(mean)))
         if np.isfinite(std).all():
             outline = np.concatenate([y_axis(mean + std), y_axis(mean - std)[::-1]])
             bands.append(_points(np.concatenate([x, x[::-1]]), outline))
-    return Line(color, paths, bands, dots)
+    return Line(color, paths, bands, dots, bars)
+
+
+def _bars(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[tuple[float, float, float]]:
+    return [(_rounded(a), _rounded(b), _rounded(c)) for a, b, c in zip(x, low, high) if math.isfinite(b - c)]
 
 
 def _words(name: str, curves: Sequence[Curve]) -> str:

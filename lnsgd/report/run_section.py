@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from lnsgd.records.changes import read_changes
+from lnsgd.records.headlines import headlines_of, performance
 from lnsgd.records.measures import (
     MEASURE,
     QUANTITY,
@@ -14,6 +15,7 @@ from lnsgd.records.measures import (
     STEP,
     VALUE,
     final,
+    headlines_first,
     is_tidy,
     no_measures,
     read_measures,
@@ -55,6 +57,7 @@ def read_run(folder: Path) -> Section:
         name=name,
         path=str(folder),
         state=_state(ended),
+        results=_results(run, table, replicas, groups) if tidy else [],
         facts=facts_in(run.finished),
         notes=[*(["The run has not reached its end."] if ended is None else []), *_changes(run)],
         pictures=[read_picture(path, _alt(path.relative_to(run.figures), name)) for path in pictures],
@@ -76,6 +79,17 @@ def _measured(run: RunFolder) -> pd.DataFrame:
         return no_measures()
     table = read_measures(run.measures) if run.config.exists() else read_parquet(run.measures)
     return with_weights_in_names(table) if is_tidy(table) else table
+
+
+def _results(
+    run: RunFolder, measured: pd.DataFrame, replicas: pd.DataFrame, groups: Mapping[object, str]
+) -> list[tuple[str, str]]:
+    """Return the headline measures and the performance; nothing where replicas differ in more than their seed."""
+    if len(set(groups.values())) > 1:
+        return []
+    found = [(one.name, one.change) for one in headlines_of(measured, diverged_replicas(replicas))]
+    shown = performance(run.metrics) if run.metrics.exists() else None
+    return found if shown is None else [*found, shown]
 
 
 def _state(ended: Provenance | None) -> str:
@@ -144,13 +158,14 @@ def _final_measures(measured: pd.DataFrame, replicas: pd.DataFrame, groups: Mapp
     ).reset_index()
     order = rows.drop_duplicates(list(QUANTITY)).assign(order=lambda part: range(len(part)))[[*QUANTITY, "order"]]
     of_all = of_all.merge(order, on=list(QUANTITY)).sort_values("order", kind="stable").drop(columns="order")
+    of_all = headlines_first(of_all)
     of_all = of_all.assign(step=_steps(of_all["first"], of_all[STEP])).drop(columns="first")
     if (of_all["n"] > 1).any():
         names = {"last": "mean ± std", "std": "mean ± std/stderr", "error": "stderr of one replica"}
         title = "Final measures: mean ± standard deviation over replicas"
-        return [table_of(of_all.rename(columns=names), title, keep=[MEASURE])]
+        return [table_of(of_all.rename(columns=names), title, keep=[MEASURE], stacked=True)]
     of_all = of_all.drop(columns=["std", "n"]).rename(columns={"last": "value", "error": "value/stderr"})
-    return [table_of(of_all, "Final measures: value ± standard error", keep=[MEASURE])]
+    return [table_of(of_all, "Final measures: value ± standard error", keep=[MEASURE], stacked=True)]
 
 
 def _steps(first: pd.Series, last: pd.Series) -> list[int | str]:

@@ -8,7 +8,7 @@ import pandas as pd
 from pyarrow.lib import ArrowException
 
 from lnsgd.console.messages import counted
-from lnsgd.console.numbers import duration, number
+from lnsgd.console.numbers import duration, number, numbers
 from lnsgd.records.cells import (
     ATTEMPTS,
     CELL,
@@ -20,9 +20,13 @@ from lnsgd.records.cells import (
     RUNNING,
     STATUS,
     STATUSES,
+    headline_names,
+    measure_names,
     option_names,
     read_cell_table,
+    split_name,
 )
+from lnsgd.records.measures import HEADLINES, STDERR
 from lnsgd.report.content import Plots, Section, Table, Text
 from lnsgd.report.facts import facts_in
 from lnsgd.report.plot import plots
@@ -30,7 +34,7 @@ from lnsgd.report.reading import read_text
 from lnsgd.report.tables import table_of
 from lnsgd.report.trajectories import shown_labels, trajectories
 from lnsgd.runs.folder import RunFolder
-from lnsgd.sweep import changed_runs, load, load_trajectories
+from lnsgd.sweep import changed_runs, load, load_trajectories, over_seeds
 from lnsgd.sweep.folder import SweepFolder
 from lnsgd.untrusted.tables import naming
 from lnsgd.untrusted.texts import load_yaml
@@ -54,6 +58,7 @@ def read_sweep(folder: Path) -> Section:
     counts = ", ".join(
         f"{(table.status == status).sum():,} {status}" for status in STATUSES if (table.status == status).any()
     )
+    averages = _averages(table)
     open_cells = int(table.status.isin([RUNNING, MISSING]).sum())
     return Section(
         kind="sweep",
@@ -61,9 +66,10 @@ def read_sweep(folder: Path) -> Section:
         path=str(folder),
         lead=_description(sweep),
         state=f"{counted(len(table), 'cell')}: {counts}",
+        results=_results(averages),
         facts=facts_in(RunFolder(folder).finished) or _facts(table),
         notes=[*([f"{counted(open_cells, 'cell')} without a result so far."] if open_cells else []), *_changes(folder)],
-        tables=[_cells(table), *_failed(table)],
+        tables=[*_headlines(averages), _cells(table), *_failed(table)],
         plots=_plots(folder, table),
         texts=_texts(sweep),
     )
@@ -108,6 +114,44 @@ def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:
         "versions": ", ".join(text for text in versions if not text.endswith(" ")),
     }
     return [(name, text) for name, text in said.items() if text]
+
+
+def _averages(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the headline measures of each setting of the grid: mean and, as ``…/std``, deviation over seeds."""
+    measures = measure_names(table)
+    others = set(measures) - set(headline_names(measures))
+    names = [str(name) for name in table]
+    return over_seeds(table[[name for name in names if name.removesuffix(f"/{STDERR}") not in others]])
+
+
+def _headline_columns(averages: pd.DataFrame) -> list[str]:
+    """Return the measures of which there is a number."""
+    columns = list(averages.columns)
+    measures = [name for name in columns[columns.index("n") + 1 :] if not name.endswith("/std")]
+    return [name for name in headline_names(measures) if averages[name].notna().any()]
+
+
+def _results(averages: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the range of each headline measure over the settings of the grid."""
+    found = []
+    for name in _headline_columns(averages):
+        measure, split, _ = split_name(name)
+        means = averages[name].dropna()
+        ends = dict.fromkeys(numbers([means.min(), means.max()]))
+        found.append((HEADLINES.get(measure, f"{split} {measure}"), " … ".join(ends)))
+    return found
+
+
+def _headlines(averages: pd.DataFrame) -> list[Table]:
+    """Return a table of the headline measures of each setting; nothing if none was measured."""
+    names = _headline_columns(averages)
+    if not names:
+        return []
+    options = list(averages.columns[: averages.columns.get_loc(STATUS)])
+    rows = averages[[*options, STATUS, "n", *(column for name in names for column in (name, f"{name}/std"))]]
+    rows = rows.rename(columns={f"{name}/std": f"{name}/{STDERR}" for name in names})
+    title = "Headline measures: mean ± standard deviation over seeds"
+    return [table_of(rows, title, mark=STATUS, keep=options[:1], stacked=True)]
 
 
 def _cells(table: pd.DataFrame) -> Table:

@@ -17,7 +17,13 @@ _KEY_DIGITS = 12
 
 
 def table_of(
-    frame: pd.DataFrame, title: str, *, mark: str = "", keep: Sequence[str] = (), most: int = MOST_ROWS
+    frame: pd.DataFrame,
+    title: str,
+    *,
+    mark: str = "",
+    keep: Sequence[str] = (),
+    most: int = MOST_ROWS,
+    stacked: bool = False,
 ) -> Table:
     """Return a data frame as a table.
 
@@ -30,6 +36,7 @@ def table_of(
         mark: A column of statuses, which is coloured.
         keep: Columns that are always shown.
         most: Number of rows on the page; further rows are left out.
+        stacked: Whether a row is a paragraph on a phone, for tables of few columns.
     """
     left_out, frame = max(0, len(frame) - most), frame.head(most)
     errors = {name for name in frame.columns if name.endswith("/stderr") and name.removesuffix("/stderr") in frame}
@@ -49,7 +56,7 @@ def table_of(
             continue
         columns.append(Column(name, numeric))
         cells.append(filled)
-    return Table(title, columns, list(zip(*cells)), same, left_out)
+    return Table(title, columns, list(zip(*cells)), same, left_out, stacked)
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,19 @@ from rich.table import Table
 from lnsgd.console.messages import counted, did_you_mean
 from lnsgd.console.numbers import is_missing, numbers, plus_minus
 from lnsgd.console.tables import Column, common_prefix, short_names, split_off_equal, tables
-from lnsgd.records.cells import ATTEMPTS, FAILED, JOB, REASON, STATUS, Columns, measure_names, option_names
-from lnsgd.records.measures import HEADLINES, SPLITS, STDERR, WHOLE
+from lnsgd.records.cells import (
+    ATTEMPTS,
+    FAILED,
+    JOB,
+    REASON,
+    STATUS,
+    Columns,
+    headline_names,
+    measure_names,
+    option_names,
+    split_name,
+)
+from lnsgd.records.measures import STDERR, WHOLE
 from lnsgd.sweep.averages import average_over_seeds
 
 if TYPE_CHECKING:  # they import what a run needs, which takes seconds
@@ -181,29 +192,12 @@ def _choose_measures(names: Sequence[str], patterns: Sequence[str], every: bool)
         return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if every:
         return list(names)
-    return _headlines(names) or [name for name in names if not _is_part_of_total(name, names)]
-
-
-def _headlines(names: Sequence[str]) -> list[str]:
-    """Return the headline measures of whole networks on the training set, then the error on the validation set."""
-    found = []
-    for measure, wanted in (*((measure, "train") for measure in HEADLINES), ("error", "val")):
-        parts = [(name, _split_name(name)) for name in names]
-        splits = {split: name for name, (of, split, layer) in parts if of == measure and layer in WHOLE}
-        found += [splits.get(wanted, next(iter(splits.values())))] if splits else []
-    return found
-
-
-def _split_name(name: str) -> tuple[str, str, str]:
-    """Return measure, split and layer of a name such as ``active_fraction/train/total``."""
-    measure, _, rest = name.partition("/")
-    split, _, layer = rest.partition("/")
-    return (measure, split, layer) if split in SPLITS else (measure, "", rest)
+    return headline_names(names) or [name for name in names if not _is_part_of_total(name, names)]
 
 
 def _heads(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the headings of measures, without the split and the begin of layers that all have, and what that is."""
-    parts = [_split_name(name) for name in names]
+    parts = [split_name(name) for name in names]
     splits = {split for _, split, _ in parts if split}
     layers = [layer for *_, layer in parts if layer not in WHOLE]
     prefix = common_prefix(layers)

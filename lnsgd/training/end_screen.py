@@ -3,37 +3,14 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from lnsgd.console.numbers import number, plus_minus
 from lnsgd.records.changes import config_in_effect
-from lnsgd.records.measures import (
-    HEADLINES,
-    LAYER,
-    MEASURE,
-    REPLICA,
-    SPLIT,
-    STDERR,
-    STEP,
-    TRAINED,
-    VALUE,
-    WEIGHTS,
-    WHOLE,
-    final,
-    initial,
-    no_measures,
-    read_measures,
-)
-from lnsgd.records.metrics import read_logged
+from lnsgd.records.headlines import headlines_of, performance
+from lnsgd.records.measures import no_measures, read_measures
 from lnsgd.records.provenance import LENGTH, Provenance, read_provenance
 from lnsgd.records.replicas import LIMIT, diverged_replicas, read_replicas, setting_names
 from lnsgd.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-# What modules log in validation or in training; the first one that a run has is shown.
-_PERFORMANCE = ("val/accuracy", "train/accuracy", "val/loss", "train/loss")
 
 _MISSING = "–"
 
@@ -70,8 +47,7 @@ def end_screen(run: RunFolder, width: int | None = None) -> list[str]:
     replicas = read_replicas(run.replicas, as_text=True) if run.replicas.exists() else None
     lines: list[str] = []
     if replicas is None or not any(replicas[name].nunique() > 1 for name in setting_names(replicas)):
-        measured = read_measures(run.measures) if run.measures.exists() else no_measures()
-        columns = list(_columns(run, measured, ended, [] if replicas is None else diverged_replicas(replicas)))
+        columns = list(_columns(run, ended, [] if replicas is None else diverged_replicas(replicas)))
         corner = "" if replicas is None else "mean ± std"
         lines = _table(corner, f"step {ended.steps:,}", columns, width or get_terminal_size().columns)
     folder = shlex.quote(str(run.path))
@@ -81,48 +57,13 @@ def end_screen(run: RunFolder, width: int | None = None) -> list[str]:
     return lines
 
 
-def _columns(run: RunFolder, measured: "pd.DataFrame", ended: Provenance, diverged: Sequence[int]) -> Iterator[Column]:
+def _columns(run: RunFolder, ended: Provenance, diverged: Sequence[int]) -> Iterator[Column]:
     """Yield the columns of the measures and of the performance that the run has."""
-    counts = measured[WEIGHTS].eq(TRAINED) & measured[LAYER].isin(WHOLE) & ~measured[REPLICA].isin(diverged)
-    rows = measured[counts]
-    first, last = initial(rows), final(rows)
-    for measure, name in HEADLINES.items():
-        of_measure = last[last[MEASURE] == measure]
-        if of_measure.empty:
-            continue
-        splits = list(dict.fromkeys(of_measure[SPLIT]))
-        split = "train" if "train" in splits else splits[0]
-        at_end = of_measure[of_measure[SPLIT] == split]
-        at_start = first[(first[MEASURE] == measure) & (first[SPLIT] == split)]
-        head = name if split in ("train", "") else f"{split} {name}"
-        steps = set(at_end[STEP])
-        if len(steps) == 1 and steps != {ended.steps}:
-            head += f" (step {steps.pop():,})"
-        yield Column(head, _cell(at_start), _cell(at_end))
-    for name in _PERFORMANCE:
-        if text := _logged(run, name):
-            yield Column(name.replace("/", " "), _MISSING, text)
-            return
-
-
-def _cell(rows: "pd.DataFrame") -> str:
-    """Format the numbers of one run with their standard error, or those of replicas with their deviation."""
-    if rows.empty:
-        return _MISSING
-    if len(rows) > 1:
-        return plus_minus(rows[VALUE].mean(), rows[VALUE].std(ddof=1))
-    return plus_minus(rows[VALUE].iloc[0], rows[STDERR].iloc[0])
-
-
-def _logged(run: RunFolder, name: str) -> str:
-    """Format the last value of a number in ``metrics.csv``; empty if it was not logged."""
-    last = {key: list(read_logged(run.metrics, key))[-1:] for key in (name, f"{name}/mean", f"{name}/std")}
-    if last[name]:
-        return number(last[name][0][1])
-    if last[f"{name}/mean"]:
-        spread = last[f"{name}/std"]
-        return plus_minus(last[f"{name}/mean"][0][1], spread[0][1] if spread else None)
-    return ""
+    measured = read_measures(run.measures) if run.measures.exists() else no_measures()
+    for name, start, end, step in headlines_of(measured, diverged):
+        yield Column(name if step in (None, ended.steps) else f"{name} (step {step:,})", start or _MISSING, end)
+    if found := performance(run.metrics):
+        yield Column(found[0], _MISSING, found[1])
 
 
 def _table(corner: str, end: str, columns: Sequence[Column], width: int) -> list[str]:

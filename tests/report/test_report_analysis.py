@@ -27,23 +27,24 @@ def test_several_checkpoints_have_two_tables_and_curves(tmp_path: Path) -> None:
     section = read_analysis(analysis(tmp_path / "x", RUN))
     assert (section.kind, section.state, section.lead) == ("analysis", "3 networks, 9 numbers", "Checkpoints of a.")
     last, every = section.tables
-    assert [row["value"] for row in rows_of(last)] == ["0.01", "109.00 ± 0.25", "3"]
+    assert [row["value"] for row in rows_of(last)] == ["109.00 ± 0.25", "0.01", "3"]  # the headline measure first
     assert dict(last.same)["file"] == "e=1.ckpt"
     assert len(every.rows) == 9
     assert [row["step"] for row in rows_of(every)] == ["0"] * 3 + ["9"] * 3 + ["99"] * 3
     (drawn,) = section.plots
     assert drawn.title == "Over checkpoints: value with standard error"
-    assert [plot.title for plot in drawn.whole] == ["loss/val", "hessian_trace/train"]
+    assert [plot.title for plot in drawn.whole] == ["hessian_trace/train", "loss/val"]
     assert [plot.title for plot in drawn.layers] == ["norm/net.0.weight"]
-    assert drawn.whole[0].lines[0].bands == []  # the loss is exact
-    assert len(drawn.whole[1].lines[0].bands) == 1
-    assert "0.01 at step 99" in drawn.whole[0].says
+    assert drawn.whole[1].lines[0].bands == []  # the loss is exact
+    assert len(drawn.whole[0].lines[0].bands) == 1
+    assert "0.01 at step 99" in drawn.whole[1].says
+    assert section.results == [("trace", "10.00 ± 0.25 → 109.00 ± 0.25")]
 
 
 def test_error_band_has_the_height_of_the_error(tmp_path: Path) -> None:
     """The traces are 10, 19 and 109 ± 50: the first band reaches from −40 to 60, the last from 59 to 159."""
     (drawn,) = read_analysis(analysis(tmp_path / "x", RUN, stderr=50.0)).plots
-    (band,) = drawn.whole[1].lines[0].bands
+    (band,) = drawn.whole[0].lines[0].bands
     heights = [float(point.partition(",")[2]) for point in band.split()]
     unit = (BOTTOM - TOP) / (159 - (-40))
     expected = [BOTTOM - unit * (value + 40) for value in (60, 69, 159, 59, -31, -40)]
@@ -64,7 +65,7 @@ def test_replicas_are_averaged_with_standard_deviation(tmp_path: Path) -> None:
     each = [(path, step, replica) for path, step, _ in RUN for replica in (0, 1, 2)]
     section = read_analysis(analysis(tmp_path / "x", each))
     assert section.state == "9 networks, 27 numbers"
-    loss, trace, _ = rows_of(section.tables[0])
+    trace, loss, _ = rows_of(section.tables[0])
     assert loss["mean ± std"] == "1.01 ± 1.00"
     assert trace["stderr of one replica"] == "0.25"
     assert section.plots[0].title == "Over checkpoints: mean and standard deviation over replicas"
@@ -87,6 +88,7 @@ def test_comparison_of_two_networks(tmp_path: Path) -> None:
     assert (found[1]["A"], found[1]["B − A"]) == ("2", "3")
     assert rows_of(alike)[0]["value"] == "0.5"
     assert [row["loss"] for row in rows_of(line)] == ["1", "0.5", "0"]
+    assert section.results == [("trace", "2 → 5 (+150\N{NO-BREAK SPACE}%)")]
     assert [picture.name for picture in section.pictures] == ["path.png"]
 
 

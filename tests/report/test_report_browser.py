@@ -210,6 +210,39 @@ def test_fits_a_phone(page: "Chrome") -> None:
     assert inside > outside
 
 
+def test_values_of_measures_are_visible_on_a_phone(page: "Chrome") -> None:
+    show(page, 360, "light")
+    script = """
+        return [...document.querySelectorAll('.stacked .scroll')].map((area) => {
+            const edge = area.getBoundingClientRect();
+            const cells = [...area.querySelectorAll('td.n')].map((cell) => cell.getBoundingClientRect());
+            const seen = cells.filter((cell) => cell.width > 0 && cell.left >= edge.left && cell.right <= edge.right);
+            return [cells.length, seen.length, area.scrollWidth - area.clientWidth];
+        });
+    """
+    tables = page.execute_script(script)
+    assert len(tables) >= 5  # of the run, the analysis and the comparison
+    for cells, seen, hidden in tables:
+        assert cells == seen > 0
+        assert hidden == 0
+    labels = page.execute_script(
+        "return [...document.querySelector('#compared .stacked tbody tr').cells].slice(-3)"
+        ".map((cell) => getComputedStyle(cell, '::before').content)"
+    )
+    assert labels == ['"A "', '"B "', '"B − A "']
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_results_are_in_the_overview(page: "Chrome", width: int) -> None:
+    show(page, width, "light")
+    results = {
+        row.find_element("tag name", "a").text: " ".join(row.find_element("tag name", "td").text.split())
+        for row in page.find_elements("css selector", ".overview tbody tr")
+    }
+    assert results["analyzed"] == "3 networks, 9 numbers trace 10.00 ± 0.25 → 109.00 ± 0.25"
+    assert results["compared"] == "A against B trace 2 → 5 (+150 %)"
+
+
 def test_contents_on_a_phone_close_after_a_link(page: "Chrome") -> None:
     assert page.find_element("id", "contents").get_attribute("open")
     show(page, 360, "light")

@@ -106,10 +106,26 @@ def test_values_over_decades_are_on_a_logarithmic_axis() -> None:
 
 
 def test_band_is_one_standard_deviation_to_both_sides() -> None:
-    drawn = plot(Trajectory("x", "", [curve([1, 10], [1.0, 3.0], [1.0, 1.0])]), [""])
+    drawn = plot(Trajectory("x", "", [curve([1, 10, 100], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0])]), [""])
     unit = (BOTTOM - TOP) / 4  # values from 0 to 4
-    upper, lower = BOTTOM - unit * np.array([2, 4]), BOTTOM - unit * np.array([0, 2])
+    upper, lower = BOTTOM - unit * np.array([2, 3, 4]), BOTTOM - unit * np.array([0, 1, 2])
     np.testing.assert_allclose(points(drawn.lines[0].bands[0])[:, 1], [*upper, *lower[::-1]], atol=0.051)
+
+
+def test_two_measurements_are_not_joined() -> None:
+    drawn = plot(Trajectory("x", "", [curve([0, 10], [1.0, 3.0], [1.0, 1.0])]), [""])
+    (line,) = drawn.lines
+    assert (line.paths, line.bands) == ([], [])
+    unit = (BOTTOM - TOP) / 4  # values from 0 to 4
+    np.testing.assert_allclose(line.dots, [(LEFT, BOTTOM - unit), (RIGHT, BOTTOM - 3 * unit)], atol=0.051)
+    expected = [(LEFT, BOTTOM, BOTTOM - 2 * unit), (RIGHT, BOTTOM - 2 * unit, TOP)]
+    np.testing.assert_allclose(line.bars, expected, atol=0.051)
+
+
+def test_headline_measures_are_drawn_first() -> None:
+    names = ["train/loss", "hessian_trace/train", "loss/val", "active_fraction/train/total"]
+    drawn = plots("", [Trajectory(name, "", [curve([1, 2, 3], [1.0, 2.0, 3.0])]) for name in names], [""])
+    assert [one.title for one in drawn.whole] == [names[3], names[1], names[0], names[2]]
 
 
 def test_curve_is_broken_at_missing_values() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lnsgd.console.numbers import plus_minus
 from lnsgd.report.content import Section
 from lnsgd.report.figure_section import read_figure
 from lnsgd.report.find import read_folders
@@ -110,6 +111,22 @@ def test_sweep(tmp_path: Path) -> None:
     assert [text.title for text in section.texts] == ["sweep.yaml"]
 
 
+def test_sweep_begins_with_its_headline_measures(tmp_path: Path) -> None:
+    values = {0.0: (0.5, 0.3), 0.1: (0.2, 0.4)}
+    grid = [(p, seed, value) for p, of_p in values.items() for seed, value in enumerate(of_p)]
+    done = [
+        ({"p": p, "seed_everything": seed}, {"active_fraction/val/total": value, "loss/val": 2 * value})
+        for p, seed, value in grid
+    ]
+    section = read_sweep(handmade_sweep(tmp_path / "swept", done, trajectories=[(0, 1, "", "x", "", 1.0)]).path)
+    assert section.results == [("active", "0.3 … 0.4")]
+    assert section.tables[0].title == "Headline measures: mean ± standard deviation over seeds"
+    assert section.tables[0].stacked
+    shown = [(row["p"], row["active_fraction/val/total"]) for row in cells(section)]
+    assert shown == [("0.0", "0.40 ± 0.14"), ("0.1", "0.30 ± 0.14")]
+    assert not section.tables[1].stacked
+
+
 def test_sweep_without_results(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "swept")
     (folder / "cells" / "one.parquet").unlink()
@@ -137,6 +154,36 @@ def test_run_of_replicas(tmp_path: Path) -> None:
     assert [plot.title for plot in drawn.layers] == ["active_fraction/train/net.relu"]
     assert [picture.alt for picture in section.pictures] == ["replica0/firings of run r"]
     assert [(text.title, text.text) for text in section.texts] == [("Config, resolved", "model: tiny\n")]
+
+
+def test_results_of_a_run_are_its_headline_measures_and_its_accuracy(tmp_path: Path) -> None:
+    rows = [
+        *((step, 0, "train", "active_fraction", "total", value) for step, value in ((0, 0.5), (5, 0.25))),
+        *((step, 0, "train", "active_fraction", "relu", value) for step, value in ((0, 0.5), (5, 0.25))),
+        *((step, 0, "", "distance_from_init", "", value) for step, value in ((0, 0.0), (5, 3.0))),
+        (5, 0, "val", "hessian_trace", "", 8.0),
+        (5, 0, "val", "loss", "", 1.0),
+    ]
+    run = tiny.hand_made_run(tmp_path / "r", rows, [None])
+    run.metrics.write_text("step,epoch,train/loss,val/accuracy\n2,0,0.5,0.75\n5,1,0.25,\n")
+    assert read_run(run.path).results == [
+        ("active", "0.500 ± 0.050 → 0.250 ± 0.025"),  # handmade: an error of a tenth of the value
+        ("distance", "3.00 ± 0.30"),
+        ("val trace", "8.00 ± 0.80"),
+        ("val accuracy", "0.75"),
+    ]
+
+
+def test_replicas_of_several_settings_have_no_common_result(tmp_path: Path) -> None:
+    run = report_folders.run(tmp_path / "r")
+    table = pd.read_parquet(run.measures)
+    table.assign(layer=table.layer.replace("net.relu", "total")).to_parquet(run.measures)
+    assert read_run(run.path).results == []
+    settings = pd.read_csv(run.replicas).assign(noise=0.1)
+    settings.to_csv(run.replicas, index=False)
+    shown = table[(table.measure == "active_fraction") & (table.step == 100)].value
+    (name, text), *_ = read_run(run.path).results
+    assert (name, text) == ("active", f"0.5 ± 0 → {plus_minus(shown.mean(), shown.std(ddof=1))}")
 
 
 def test_ordinary_run_has_standard_errors(tmp_path: Path) -> None:
