@@ -21,6 +21,7 @@ usage: lnsgd <command> [options]
   reproduce  reproduce a figure of a paper with its claims: lnsgd reproduce list
   analyze    measure checkpoints of runs or of other networks: lnsgd analyze runs/mnist
   report     show figures, sweeps and runs on one HTML page: lnsgd report docs/results runs
+  completion print a script that completes commands and options: lnsgd completion bash
 
 lnsgd <command> --help shows the options of a command, and lnsgd fit --help-all all of them. The options of a class are
 shown by lnsgd fit --model.help lnsgd.modules.Classifier, --data.help lnsgd.data.MNIST and so on.
@@ -28,7 +29,7 @@ Set LNSGD_DEBUG=1 in the environment to see where an error was raised.
 """
 
 _TRAINING_COMMANDS = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING_COMMANDS, "sweep", "table", "reproduce", "analyze", "report")
+_COMMANDS = (*_TRAINING_COMMANDS, "sweep", "table", "reproduce", "analyze", "report", "completion")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -102,6 +103,8 @@ def _run(args: list[str]) -> None:
         _analyze(args[1:])
     elif command == "report":
         _report(args[1:])
+    elif command == "completion":
+        _completion(args[1:])
     elif command in _TRAINING_COMMANDS:
         _train(args)
     else:
@@ -182,3 +185,9 @@ def _report(args: list[str]) -> None:
     from lnsgd.report.command import report
 
     report(options)
+
+
+def _completion(args: list[str]) -> None:
+    from lnsgd.completion import parse, script
+
+    print(script(parse(args).shell), end="")

@@ -41,6 +41,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("analysis",),
     ("figures",),
     ("report",),
+    ("completion",),
     ("cli",),
 )
 ROOMS = tuple(room for rung in LADDER for room in rung)

@@ -91,6 +91,7 @@ def test_small_folders_are_shown_with_few_packages(command: str, packages: str, 
         ("reproduce cornacchia-mnst", "'cornacchia-mnist'"),
         ("reproduce cornacchia-mnist --sede 3", "'--seeds'"),
         ("report runs --otu page.html", "'--out'"),
+        ("sweep mnist-noise --slurm.partiton gpu", "'--slurm.partition'"),
     ],
 )
 def test_misspelled_name_gets_the_nearest(wrong: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def parse(args: list[str]) -> Namespace:
         ValueError: an option is unknown or lacks its value, or options exclude each other.
     """
     others, own = split_off(args)
-    options = _parser().parse_args(others)
+    options = make_parser().parse_args(others)
     options.own, options.command = own, shlex.join(["lnsgd", "analyze", *args])
     for name in ROOMS:
         if own[name] and getattr(options, name) is None:
@@ -66,7 +66,8 @@ def split_off(args: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     return others, own
 
 
-def _parser() -> CommandParser:
+def make_parser() -> CommandParser:
+    """Make the parser of ``lnsgd analyze``."""
     parser = CommandParser(
         "lnsgd analyze",
         description="Measure checkpoints: one table, and plots. What was measured before is not measured again.",

@@ -25,21 +25,27 @@ _NO_HOST_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_
 
 
 class CommandParser(ArgumentParser):
-    """Parser of a command that raises ValueError instead of printing its errors."""
+    """Parser of a command that raises ValueError instead of printing its errors.
+
+    Attributes:
+        own_actions: Its arguments in the order in which they were added; who adds one to a group adds it here too.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._names: list[str] = []
+        self.own_actions: list[Action] = []
         super().__init__(*args, **kwargs)
 
     def add_argument(self, *names: str, **kwargs: Any) -> Action:
-        """Add an argument as `ArgumentParser` does, and remember its names."""
-        self._names += names
-        return super().add_argument(*names, **kwargs)
+        """Add an argument as `ArgumentParser` does, and remember it."""
+        action = super().add_argument(*names, **kwargs)
+        self.own_actions.append(action)
+        return action
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with a hint at the command's help, and at the option that may have been meant."""
-        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        hint = did_you_mean(unknown[1], self._names) if unknown else ""
+        unknown = re.match(r"unrecognized arguments: (--[\w.-]+)", message)
+        names = [name for action in self.own_actions for name in action.option_strings]
+        hint = did_you_mean(unknown[1], names) if unknown else ""
         raise ValueError(f"{self.prog}: {message}{hint}; `{self.prog} --help` shows its options")
 
 

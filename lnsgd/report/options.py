@@ -14,6 +14,17 @@ def parse(args: list[str]) -> Namespace:
     Raises:
         ValueError: an option is unknown, the page cannot be written, or W&B does not accept the name of the project.
     """
+    options = make_parser().parse_args(args)
+    if options.wandb is not None:
+        check_project(options.wandb)
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; give a file, such as {options.out / 'report.html'}")
+    check_writable(options.out.parent)
+    return options
+
+
+def make_parser() -> CommandParser:
+    """Make the parser of ``lnsgd report``."""
     parser = CommandParser(
         "lnsgd report", description="Show figures, sweeps, runs and analyses on one HTML page that loads nothing."
     )
@@ -32,10 +43,4 @@ def parse(args: list[str]) -> Namespace:
         metavar="PROJECT",
         help="also send page, pictures and claims to Weights & Biases, as a run of their own (project: lnsgd)",
     )
-    options = parser.parse_args(args)
-    if options.wandb is not None:
-        check_project(options.wandb)
-    if options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a folder; give a file, such as {options.out / 'report.html'}")
-    check_writable(options.out.parent)
-    return options
+    return parser

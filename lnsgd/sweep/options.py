@@ -13,6 +13,26 @@ def parse_sweep(args: list[str]) -> Namespace:
     Raises:
         ValueError: an option is unknown or not valid.
     """
+    options = sweep_parser().parse_args(args)
+    if options.retries < 0:
+        raise ValueError(f"--retries {options.retries}; give 0 or more")
+    return options
+
+
+def parse_table(args: list[str]) -> Namespace:
+    """Read the options of ``lnsgd table``.
+
+    Raises:
+        ValueError: an option is unknown or not valid.
+    """
+    options = table_parser().parse_args(args)
+    if options.all and options.measures:
+        raise ValueError("--all and --measures exclude each other; give one of them")
+    return options
+
+
+def sweep_parser() -> CommandParser:
+    """Make the parser of ``lnsgd sweep``."""
     parser = CommandParser("lnsgd sweep", description="Run every cell of a grid; run again, only missing cells.")
     parser.add_argument(
         "sweep", type=Path, help="file of the sweep, or the name of one that ships with lnsgd, such as mnist-noise"
@@ -27,18 +47,11 @@ def parse_sweep(args: list[str]) -> Namespace:
     parser.add_argument("--retry-failed", action="store_true", help="run jobs again that have failed for good")
     parser.add_argument("--dry-run", action="store_true", help="show cells and jobs; run and write nothing")
     add_slurm_options(parser)
-    options = parser.parse_args(args)
-    if options.retries < 0:
-        raise ValueError(f"--retries {options.retries}; give 0 or more")
-    return options
+    return parser
 
 
-def parse_table(args: list[str]) -> Namespace:
-    """Read the options of ``lnsgd table``.
-
-    Raises:
-        ValueError: an option is unknown or not valid.
-    """
+def table_parser() -> CommandParser:
+    """Make the parser of ``lnsgd table``."""
     parser = CommandParser("lnsgd table", description="Show what a sweep has found, at any time.")
     parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/sweeps/mnist-noise")
     parser.add_argument("--cells", action="store_true", help="show each cell instead of the mean over seeds")
@@ -47,7 +60,4 @@ def parse_table(args: list[str]) -> Namespace:
     parser.add_argument("--all", action="store_true", help="show all measures instead of the headline measures")
     parser.add_argument("--csv", type=Path, help="write a row for each cell to this file; - for standard output")
     parser.add_argument("--trajectories", type=Path, help="write all measured numbers to this Parquet file")
-    options = parser.parse_args(args)
-    if options.all and options.measures:
-        raise ValueError("--all and --measures exclude each other; give one of them")
-    return options
+    return parser

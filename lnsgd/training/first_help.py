@@ -11,7 +11,7 @@ from lnsgd.training.shipped_configs import shipped_configs
 
 SHORT, ALL = ("-h", "--help"), "--help-all"
 
-_ABOUT = {
+ABOUT = {
     "fit": "Train a network.",
     "validate": "Measure loss and accuracy of a checkpoint on the validation split.",
     "test": "Measure loss and accuracy of a checkpoint on the test split.",
@@ -79,7 +79,7 @@ def answer_without_parser(command: str, args: Sequence[str]) -> None:
 
 def short_help(command: str) -> str:
     """Return the options of a command that are needed first, and where the others are listed."""
-    lines = [f"usage: lnsgd {command} --config CONFIG [options]", "", _ABOUT[command]]
+    lines = [f"usage: lnsgd {command} --config CONFIG [options]", "", ABOUT[command]]
     for group, options in _OPTIONS[command].items():
         lines += ["", f"{group}:"]
         for option, text in options.items():

@@ -18,7 +18,7 @@ def parse(args: list[str]) -> Namespace:
     Raises:
         ValueError: an unknown option, figure or scale, a senseless number, or options that exclude each other.
     """
-    options = _parser().parse_args(args)
+    options = make_parser().parse_args(args)
     if options.figure == LIST:
         return options
     figures = listed_figures()
@@ -46,7 +46,8 @@ def _check_variants(options: Namespace) -> None:
         raise ValueError("--wandb does not track --variants; leave one of them out")
 
 
-def _parser() -> CommandParser:
+def make_parser() -> CommandParser:
+    """Make the parser of ``lnsgd reproduce``."""
     parser = CommandParser(
         "lnsgd reproduce", description="Reproduce a figure of a paper; `lnsgd reproduce list` lists the figures."
     )

@@ -1,8 +1,10 @@
 """The resources that each job of a sweep requests from SLURM, and their options on the command line."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from lnsgd.console.messages import CommandParser
 
 _PREFIX = "slurm_"
 
@@ -53,7 +55,7 @@ class SlurmOptions:
         return {key: value if separator else True for key, separator, value in pairs}
 
 
-def add_slurm_options(parser: ArgumentParser) -> None:
+def add_slurm_options(parser: CommandParser) -> None:
     """Add ``--slurm.partition`` and the other options; options that are not given are ``None`` in the namespace."""
     group = parser.add_argument_group("resources of each job, with --executor slurm")
     defaults = SlurmOptions()
@@ -61,7 +63,7 @@ def add_slurm_options(parser: ArgumentParser) -> None:
         default = getattr(defaults, option.name)
         repeated = isinstance(default, tuple)
         default_text = "" if repeated or default is None else f" ({default})"
-        group.add_argument(
+        action = group.add_argument(
             _flag(option.name),
             dest=_PREFIX + option.name,
             default=None,
@@ -70,6 +72,7 @@ def add_slurm_options(parser: ArgumentParser) -> None:
             metavar=option.name.upper(),
             help=option.metadata["help"] + default_text,
         )
+        parser.own_actions.append(action)
 
 
 def read_slurm_options(given: Namespace) -> SlurmOptions | None:
