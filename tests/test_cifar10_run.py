@@ -30,6 +30,7 @@ def run(full_cifar10, tmp_path_factory) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_loss_falls_and_accuracy_is_well_above_chance(run):
     with run.metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))

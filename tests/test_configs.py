@@ -37,12 +37,13 @@ ONE_STEP = [
 SMALL_NET = ["--model.net.widths", "[784, 8, 10]"]
 RESNET = ["--model.net", "lnsgd.models.ResNet20", "--model.net.channels", "1", "--model.net.width", "2"]
 
-# For partial configs that want another network: one with batch normalization to synchronize, in two processes.
+# For partial configs of two processes: without measures, and one with batch normalization to synchronize.
 NETS = {
+    "trainer/ddp_cpu.yaml": [*SMALL_NET, "--trainer.callbacks", "[]"],
     "trainer/ddp.yaml": [
         *(*RESNET, "--trainer.accelerator", "cpu", "--trainer.devices", "2"),
         *("--trainer.callbacks", "[]", "--data.eval_batch_size", "64"),  # 10,000 images would take it minutes
-    ]
+    ],
 }
 
 
@@ -131,7 +132,14 @@ def test_there_are_configs() -> None:
     assert EXPERIMENT in FILES
 
 
-SLOW = {"trainer/ddp.yaml"}  # two processes, as trainer/ddp_cpu.yaml
+# Each takes seconds and differs little from another file.
+SLOW = {
+    "trainer/ddp.yaml",
+    "cifar10_resnet20_noise.yaml",
+    "cifar10_resnet20_smoothing.yaml",
+    "figures/beyond-trace-mnist-squared.yaml",
+    "figures/cornacchia-sparsity-curve-mnist.yaml",
+}
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,9 @@ def brevity(args: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow) for page in with_commands("lnsgd")],
+    with_commands("lnsgd"),
 )
+@pytest.mark.slow
 def test_commands_run_in_order(checkout, full_data, full_cifar10, page):
     tour = [line for line in commands("README.md") if line.startswith("lnsgd fit ")]  # pages use its runs
     for line in [*(tour if page in GUIDE else []), *commands(page)]:

@@ -217,7 +217,7 @@ def open_in_worker(worker):
     dataset.inputs = torch.arange(16.0).reshape(8, 2)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_worker_has_the_data_set_of_the_user(context):
     given = DataLoader(
         OpenedInWorker(), 4, num_workers=1, worker_init_fn=open_in_worker, multiprocessing_context=context

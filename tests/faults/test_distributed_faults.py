@@ -46,6 +46,7 @@ def undisturbed(tmp_path_factory) -> RunFolder:
 
 
 # Both at once, because a run spends most of its time importing.
+@pytest.mark.slow
 def test_remaining_process_ends_and_names_the_killed_one(tmp_path):
     folders = [tmp_path / "0", tmp_path / "1"]
     for folder in folders:

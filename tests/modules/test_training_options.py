@@ -75,7 +75,10 @@ OPTIONS = {
     "compiled": Option({"compile_mode": "default"}, net=Convolutional),
     "all": Option({"channels_last": True, "compile_mode": "default"}, "bf16-mixed", Convolutional, **HALF),
 }
-EACH = pytest.mark.parametrize("name", OPTIONS)
+SLOW = {"compiled"}  # "all" is compiled too
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in OPTIONS]
+)
 
 
 class Losses(pl.Callback):

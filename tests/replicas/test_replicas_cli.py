@@ -194,6 +194,7 @@ class Kill(Callback):
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path: Path) -> None:
     """Checkpoints every three steps; killed at step 8, the run goes on from step 6."""
     (tmp_path / "kill_at_step_8.py").write_text(KILL)

@@ -114,6 +114,7 @@ def mnist(**options: Any) -> MNIST:
     return MNIST(source="sample", subset=30, val_size=40, **{"batch_size": 8, **options})
 
 
+@pytest.mark.slow
 def test_images_and_a_compiled_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GeneralEngine.__init__, "__defaults__", (True,))
     case = Case(mnist, widths=(784, 8, 7, 10), momentum=0.9)

@@ -45,7 +45,7 @@ CASES = {
 }
 
 
-SLOW = {"ggn-three-of-forty"}
+SLOW = {"ggn", "ggn-three-of-forty", "hutchinson-tanh"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])

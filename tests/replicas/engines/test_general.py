@@ -17,6 +17,8 @@ POOL = 7
 FROZEN_AT = 3
 
 # Name: the loss, the kind of targets, the outputs.
+COMPILE = [pytest.param(False, id="eager"), pytest.param(True, marks=pytest.mark.slow, id="compiled")]
+
 LOSSES = {
     "cross-entropy-hard": (CrossEntropy(), "hard", 3),
     "cross-entropy-soft": (CrossEntropy(), "soft", 3),
@@ -149,7 +151,7 @@ def test_any_network(build):
     assert_as_loops(build, CrossEntropy(), "hard", batches_of(3, 40, 3, "hard", 3, varying=True), momentum=0.5)
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("compile", COMPILE)
 def test_a_thousand_steps(compile):
     batches = batches_of(2, 1000, 2, "hard", 1, varying=True)
     assert_as_loops(
@@ -157,14 +159,21 @@ def test_a_thousand_steps(compile):
     )
 
 
-@pytest.mark.parametrize("name", ["convolutional", "with-buffers"])
+@pytest.mark.parametrize("name", [pytest.param("convolutional", marks=pytest.mark.slow), "with-buffers"])
 def test_compiled_as_plain_sgd(name):
     batches = batches_of(2, 40, 2, "soft", 3, varying=True)
     assert_as_loops(NETS[name], CrossEntropy(), "soft", batches, compile=True)
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype, compile",
+    [
+        pytest.param(torch.float32, False, id="float32"),
+        pytest.param(torch.float64, False, id="float64"),
+        pytest.param(torch.float32, True, id="float32-compiled"),
+        pytest.param(torch.float64, True, marks=pytest.mark.slow, id="float64-compiled"),
+    ],
+)
 def test_calls_and_resuming_do_not_change_a_bit(dtype, compile):
     batches, inputs = batches_of(5, 50, 2, "hard", 3, varying=True), inputs_of().to(dtype)
     nets = [net.to(dtype) for net in networks(lambda: MLP([4, 20, 3]), 5)]
@@ -207,8 +216,11 @@ def test_float32_stays_close_to_float64():
 
 @pytest.mark.parametrize(
     "value, compile",
-    [(float("inf"), False), (float("nan"), False), (float("nan"), True)],
-    ids=["inf", "nan", "compiled"],
+    [
+        pytest.param(float("inf"), False, id="inf"),
+        pytest.param(float("nan"), False, id="nan"),
+        pytest.param(float("nan"), True, marks=pytest.mark.slow, id="compiled"),
+    ],
 )
 def test_a_diverged_replica_is_frozen_and_affects_no_other(value, compile):
     batches, nets = batches_of(3, 50, 2, "hard", 3), networks(lambda: MLP([4, 6, 3]), 3)

@@ -271,6 +271,7 @@ def test_a_state_that_is_reset_is_computed_whole_again():
         assert torch.equal(tensor, value)
 
 
+@pytest.mark.slow
 def test_each_width_is_compiled_once_and_cached_on_disk(monkeypatch):
     """A second engine uses the cache as another process would: TorchInductor keeps graphs only on disk."""
     from torch._dynamo.utils import counters
