@@ -119,8 +119,10 @@ def _run(args: list[str]) -> None:
 
 def _train(args: list[str]) -> None:
     from lnsgd.training.first_help import ALL, answer_without_parser
+    from lnsgd.training.shipped_configs import with_config_paths
 
     answer_without_parser(args[0], args[1:])
+    args = with_config_paths(args)
     # A stop is noted already now, because the imports take seconds.
     with StopSignals() if args[0] == "fit" else nullcontext() as signals:
         if ALL in args:

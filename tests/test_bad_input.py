@@ -212,8 +212,9 @@ model:
 
 CONFIGS = {
     "key-of-net": (MLP_WITHOUT_WIDTHS, ("'width'", "did you mean 'widths'?")),
-    "key-at-top": ("trianer:\n  max_epochs: 3\n", ("trianer",)),
-    "key-of-trainer": ("trainer:\n  max_epoch: 3\n", ("max_epoch",)),
+    "key-at-top": ("trianer:\n  max_epochs: 3\n", ("trianer", "did you mean '--trainer.max_epochs'?")),
+    "key-of-trainer": ("trainer:\n  max_epoch: 3\n", ("max_epoch", "did you mean '--trainer.max_epochs'?")),
+    "class": ("data:\n  class_path: MNITS\n", ("'MNITS'", "did you mean 'MNIST'?")),
     "type": ("trainer:\n  max_epochs: many\n", ("trainer.max_epochs = many", "expected int")),
     "empty": ("", ("bad.yaml",)),
     "not-a-mapping": ("- fit\n- MNIST\n", ("bad.yaml",)),
@@ -228,7 +229,10 @@ def test_config_file(refused: Refused, tmp_path: Path, text: str, says: tuple[st
 
 
 COMMANDS = {
-    "unknown": (["trian"], ("'trian'", "choose fit, validate, test, sweep, table, reproduce, analyze or report")),
+    "unknown": (
+        ["trian"],
+        ("'trian'", "choose fit, validate, test, sweep, table, reproduce, analyze, report or completion"),
+    ),
     "test-without-checkpoint": (["test", *GOOD[1:3], "--ckpt_path", "nope.ckpt"], ("nope.ckpt", "no such")),
     "figure": (["reproduce", "cornacchia-hypercub"], ("'cornacchia-hypercub'", "cornacchia-hypercube")),
     "scale": (["reproduce", "cornacchia-hypercube", "--scale", "huge"], ("'huge'", "paper")),

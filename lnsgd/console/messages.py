@@ -114,6 +114,8 @@ def one_line(error: BaseException, options: Callable[[], Sequence[str]] = tuple)
     classes = re.findall(r"(?:Problem with given class_path |class_path=)'([^']*)'", way)
     where, cause = ".".join(keys), re.sub(r"^Parser key \"([^\"]*)\": ", r"\1: ", first)
     cause = re.sub(r"^(Call to compute_fn of link .* failed|Type .* expects a function or .* class): ", "", cause)
+    cause = re.sub(r"^Subcommand '\w+' does not accept option '", "Option '", cause)  # in a config file
+    cause = re.sub(r"^Group '([\w.]+)' does not accept option '", r"Option '\1.", cause)
     if unknown := re.match(r"(?:Option '|unrecognized arguments: --)([\w.]+)", cause):
         return _unknown_option(unknown[1], where, classes, options)
     if several := _SEVERAL_CLASSES.search(text):
@@ -126,7 +128,9 @@ def one_line(error: BaseException, options: Callable[[], Sequence[str]] = tuple)
     if cause.startswith("Expected a") and (value := re.search(r"Given value: (.*)", text)):
         given = re.sub(r"\. Got value: Namespace.*", "", value[1])
         given = re.sub(r"NestedArg\(key='[^']*', val='(.*)'\)", r"\1", given)
-        return f"{where} = {given}: {_expected(causes)}{did_you_mean(given, _class_names(text, classes, keys))}"
+        named = re.search(r"'class_path': '([^']*)'", given)
+        hint = did_you_mean(named[1] if named else given, _class_names(text, classes, keys))
+        return f"{where} = {given}: {_expected(causes)}{hint}"
     return cause if len(lines) > 1 else " ".join(cause.split())
 
 

@@ -14,6 +14,7 @@ from lnsgd.sweep.averages import count_statuses
 from lnsgd.sweep.display import failed_cells, show_table
 from lnsgd.sweep.executors.slurm_options import read_slurm_options
 from lnsgd.sweep.results import changed_runs, load_columns
+from lnsgd.training.shipped_configs import config_path
 
 # The most changes of options that are listed.
 _MAX_CHANGES = 10
@@ -38,13 +39,12 @@ def sweep(options: Namespace) -> None:
 
 
 def _sweep(options: Namespace) -> int:
+    sweep = config_path(options.sweep, "sweeps")
     # Imported here, because they import what a run needs, which takes seconds and is not needed for a table.
     from lnsgd.sweep.executors.base import make_executor
     from lnsgd.sweep.run import run_sweep
-    from lnsgd.training import config_path
 
     console = Console()
-    sweep = config_path(options.sweep, "sweeps")
     out = options.out or Path("runs") / "sweeps" / sweep.stem
     executor = make_executor(options.executor, options.workers, options.memory, read_slurm_options(options))
     ended = run_sweep(sweep, out, executor, console, options.retries, options.retry_failed, dry_run=options.dry_run)

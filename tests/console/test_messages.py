@@ -158,6 +158,14 @@ def test_misspelled_option_gets_the_nearest(wrong: str, meant: str | None) -> No
     assert line == f"there is no option {wrong.split()[0]}{hint}; `lnsgd fit --help-all` lists them"
 
 
+@pytest.mark.parametrize(
+    "whose", ["Subcommand 'fit' does not accept option 'trainer.", "Group 'trainer' does not accept option '"]
+)
+def test_misspelled_option_in_a_config_gets_the_nearest(whose: str) -> None:
+    line = one_line(ValueError(f"{whose}max_epoch'"), lambda: OPTIONS)
+    assert line.startswith("there is no option --trainer.max_epoch (did you mean '--trainer.max_epochs'?)")
+
+
 def test_parameters_that_are_not_passed_on_are_not_offered() -> None:
     """`SquaredLoss` has one parameter, which is all that is offered."""
     line = one_line(ValueError(unknown_option("zzz", "lnsgd.losses.SquaredLoss")))
