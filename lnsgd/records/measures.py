@@ -170,7 +170,7 @@ def initial(measures: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def headlines_first(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Return rows with those of the headline measures of whole networks first, in the order of `HEADLINES`.
+    """Return rows with those of the headline measures of whole networks first, in the order of ``HEADLINES``.
 
     Args:
         rows: Rows with the columns measure and layer.
