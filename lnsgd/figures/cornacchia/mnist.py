@@ -47,8 +47,12 @@ from lnsgd.figures.framework.style import (
 )
 from lnsgd.measures.neurons.class_association import associated_class
 from lnsgd.measuring.pictures import draw_histogram
+from lnsgd.rng import generator
 from lnsgd.runs.folder import RunFolder
 from lnsgd.untrusted.checkpoint import load_safetensors
+
+# Rows and columns of the histograms of each main arm: 30 random neurons, as in the paper's Fig. 6.
+HISTOGRAMS = (3, 10)
 
 # The arms that the paper gives numbers for stand out. Controls share a colour, and differ in line style by noise.
 LINES: dict[str, dict[str, Any]] = {
@@ -105,18 +109,18 @@ def _comparison(runs: Runs) -> Table:
 
 
 def _draw(runs: Runs) -> Picture:
-    picture = Picture(figsize=(11, 6), layout="constrained")
-    left, right = picture.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.25], wspace=0.03)[0]
+    picture = Picture(figsize=(13, 6.5), layout="constrained")
+    left, right = picture.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.8], wspace=0.03)[0]
     _draw_curves(left, runs)
     firings = {arm: _firings(runs[arm]) for arm in (CLEAN, NOISY)}
-    shown = _active_in_all(firings.values())
+    shown = _drawn_of_active(firings.values())
     for part, (arm, fired) in zip(right.subfigures(2, 1, squeeze=False, hspace=0.05)[:, 0], firings.items()):
         _draw_histograms(part, fired, shown)
         belong = (
             f"{mean_and_deviation(associated_count(runs[arm]), '.0f')} of {UNITS} neurons belong to one digit (red)"
         )
         part.suptitle(f"label noise {arm}: {belong}", fontsize=10)
-        part.supxlabel("firings per digit, the same neurons in both", fontsize=9)
+        part.supxlabel("firings per digit, the same random neurons in both", fontsize=9)
     return picture
 
 
@@ -158,20 +162,21 @@ def _firings(run: RunFolder) -> Tensor:
     return load_safetensors(run.firings)["replica0/net.activations.0"]
 
 
-def _active_in_all(firings: Iterable[Tensor]) -> list[int]:
-    """Return the neurons that fire in all of the networks, which have the same initial weights."""
-    return torch.stack([fired.sum(0) > 0 for fired in firings]).all(0).nonzero().flatten().tolist()
+def _drawn_of_active(firings: Iterable[Tensor], most: int = prod(HISTOGRAMS)) -> list[int]:
+    """Draw neurons, as many as the paper shows, of those that fire in all of the networks, which began alike."""
+    active = torch.stack([fired.sum(0) > 0 for fired in firings]).all(0).nonzero().flatten()
+    drawn = torch.randperm(len(active), generator=generator(0, "subset"))[:most]
+    return sorted(active[drawn].tolist())
 
 
-def _draw_histograms(part: SubFigure, firings: Tensor, neurons: Sequence[int], shape: tuple[int, int] = (2, 5)) -> None:
-    """Draw the firings per digit of as many of these neurons as there are places."""
+def _draw_histograms(part: SubFigure, firings: Tensor, neurons: Sequence[int]) -> None:
+    """Draw the firings per digit of these neurons, at most as many as there are places."""
     classes = associated_class(firings)
-    for axis, unit in zip_longest(part.subplots(*shape).ravel(), neurons[: prod(shape)]):
+    for axis, unit in zip_longest(part.subplots(*HISTOGRAMS).ravel(), neurons):
         if unit is None:
             axis.set_axis_off()
             continue
         draw_histogram(axis, firings[:, unit], int(classes[unit]))
-        axis.tick_params(labelsize=8)
 
 
 # The paper states U[−√3, √3] for the weights of all experiments, and for MNIST neither biases nor the range of pixels.

@@ -22,7 +22,7 @@ from lnsgd.figures.cornacchia.mnist import (
     SMOOTH,
     SOFTMAX_CLEAN,
     SOFTMAX_NOISY,
-    _active_in_all,
+    _drawn_of_active,
     _firings,
 )
 from lnsgd.figures.framework.figure import Runs
@@ -48,8 +48,8 @@ AFTER = f"step {STEPS[-1]}"
 
 
 def firings(associated: bool = True) -> torch.Tensor:
-    """Return the firings of 20 neurons. The third never fires; all or none of the others belong to digit 4."""
-    counts = torch.full((10, 20), 10, dtype=torch.int64)
+    """Return the firings of 40 neurons. The third never fires; all or none of the others belong to digit 4."""
+    counts = torch.full((10, 40), 10, dtype=torch.int64)
     counts[4] += 10 * associated
     counts[:, 2] = 0
     return counts
@@ -139,7 +139,10 @@ def test_firings_are_of_the_first_seed_without_silent_neurons(tmp_path):
     assert torch.equal(_firings(run), firings(associated=True))
     silent = firings()
     silent[:, 0] = 0
-    assert _active_in_all([firings(), silent]) == [1, *range(3, 20)]
+    assert _drawn_of_active([firings(), silent], 40) == [1, *range(3, 40)]
+    few, of_many = (_drawn_of_active([torch.ones(10, units)], 6) for units in (6, 600))
+    assert few == [*range(6)]
+    assert len({*of_many}) == 6 and max(of_many) > 100  # anywhere among them
 
 
 def test_draws_curves_of_every_arm_and_neurons_of_the_main_ones(tmp_path):
@@ -156,7 +159,7 @@ def test_draws_curves_of_every_arm_and_neurons_of_the_main_ones(tmp_path):
     assert min(main) > max(line.get_linewidth() for arm, line in lines.items() if arm not in (CLEAN, NOISY))
     for part, arm in zip(histograms.subfigs, (CLEAN, NOISY)):
         assert f"{arm}: {AS_PAPER[arm][1] + 1} ± 1 of 600" in part.get_suptitle()
-        assert len(part.axes) == 10
+        assert len(part.axes) == 30
         red = matplotlib.colors.to_rgba("tab:red")
         assert all([bar.get_facecolor() == red for bar in axis.patches].index(True) == 4 for axis in part.axes)
 
@@ -170,7 +173,7 @@ def test_draws_one_seed_and_networks_with_few_active_neurons(tmp_path):
     picture.savefig(tmp_path / "picture.png")
     assert picture.subfigs[0].legends[0].get_title().get_text() == ""
     for part in picture.subfigs[1].subfigs:
-        assert [axis.axison for axis in part.axes] == [True] * 2 + [False] * 8
+        assert [axis.axison for axis in part.axes] == [True] * 2 + [False] * 28
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
