@@ -198,7 +198,7 @@ BAD = {
     "no-data": (["{good.pt}", *SMALL], r"give the data too, such as --data"),
     "unknown-measure": (
         ["{run}", "--measures", "Actives"],
-        r"--measures Actives is unknown; choose one of .*ActiveNeurons",
+        r"--measures Actives is unknown \(did you mean 'ActiveNeurons'\?\); choose one of .*ActiveNeurons",
     ),
     "no-measure": (["{run}", "--measures", "lnsgd.callbacks.StepProgressBar"], r"does not measure; choose one of"),
     "unknown-option": (
@@ -242,21 +242,21 @@ BAD = {
     "init-shape": (["{run}", "--init", "{missing.pt}"], r"missing\.pt does not fit MLP: .*2 missing"),
     "other-class": (
         ["{other-class}"],
-        r"config\.yaml: .*'Learner'; it was written by lnsgd 0\.0\.1, and this is .*: mend it",
+        r"config\.yaml: .* no Learner; it was written by lnsgd 0\.0\.1, and this is .*: mend it",
     ),
     "other-room": (["{other-room}"], r"config\.yaml: .*attribute nets; it was written by lnsgd 0\.0\.1"),
     "other-option": (
         ["{other-option}"],
         r"MLP has no option 'sizes'; it takes: widths.*; it was written by lnsgd 0\.0\.1",
     ),
-    "other-data": (["{other-data}"], r"config\.yaml: .*'Digits'; it was written by lnsgd 0\.0\.1"),
+    "other-data": (["{other-data}"], r"config\.yaml: .* no Digits; it was written by lnsgd 0\.0\.1"),
     "no-data-entry": (["{no-data-entry}"], r"config\.yaml is not the config of a run \(it has no 'data'\)"),
     "no-entries": (["{no-entries}"], r"config\.yaml is not the config of a run \(it has no names\)"),
     "compare-text": (["--compare", "{run}", "{text.pt}", *SMALL, *IMAGES], r"text\.pt is damaged or not a checkpoint"),
     "compare-cut": (["--compare", "{cut.ckpt}", "{good.pt}", *SMALL, *IMAGES], r"cut\.ckpt is damaged .*cut off"),
     "compare-other": (
         ["--compare", "{run}", "{other-class}"],
-        r"other-class/config\.yaml: .*'Learner'; it was written by",
+        r"other-class/config\.yaml: .* no Learner; it was written by",
     ),
     "compare-init": (["--compare", "{run}", "{run}", "--init", "{cut.safetensors}"], r"cut\.safetensors is damaged"),
     "compare-no-init": (
