@@ -1,34 +1,48 @@
-# `make demo` and `make test` need only Python >= 3.11 and make; the first of them creates .venv.
+# `make demo` and `make test` need only Python >= 3.11 and make; the first of them creates .venv. The developers' tools are
+# installed by the first target that needs them.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEVELOPMENT := .venv/.installed-dev
 
 # Continuous integration installs the versions of constraints.txt; everyone else gets the newest that fit.
 LOCKED := $(if $(CI),--constraint constraints.txt)
 
+# uv installs several times as fast as pip. The redirection makes old versions of make ask a shell, which knows `command`.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
+
 # Run a command; show its output only if it fails.
 quietly = $(1) > .venv/install.log 2>&1 || { status=$$?; cat .venv/install.log >&2; exit $$status; }
 
-.PHONY: install demo test test-all test-lowest lock sbom licenses lint format bench gpu docs wheel clean
+.PHONY: install install-dev demo test test-all test-lowest lock sbom licenses lint format bench gpu docs wheel clean
 
 install: $(INSTALLED)
 
+install-dev: $(DEVELOPMENT)
+
 $(INSTALLED): pyproject.toml $(if $(CI),constraints.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lnsgd needs Python >= 3.11; name one with PYTHON=..."; exit 1; }
-	@echo "Installing lnsgd and its dependencies into .venv; this takes a minute or two."
+	@echo "Installing lnsgd and its dependencies into .venv with $(if $(UV),uv,pip); this takes minutes. The log is .venv/install.log."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(call quietly,$(BIN)/python -m pip install --upgrade pip)
-	@$(call quietly,$(BIN)/python -m pip install $(LOCKED) --editable . --group dev)
+	@$(call quietly,$(INSTALL) $(LOCKED) --editable .)
 	@touch $@
 	@echo "Installed: .venv/bin/lnsgd"
+
+# Only pip >= 25.1 knows dependency groups.
+$(DEVELOPMENT): $(INSTALLED)
+	@echo "Installing the developers' tools into .venv with $(if $(UV),uv,pip). The log is .venv/install.log."
+	@$(if $(UV),,$(call quietly,$(INSTALL) --upgrade "pip>=25.1"))
+	@$(call quietly,$(INSTALL) $(LOCKED) --editable . --group dev)
+	@touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/lnsgd reproduce cornacchia-mnist --scale ci
 
-test: $(INSTALLED)
+test: $(DEVELOPMENT)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(INSTALLED)
+test-all: $(DEVELOPMENT)
 	$(BIN)/python -m pytest -n 2
 
 # Test with the lowest versions that pyproject.toml allows for its direct dependencies, in a separate environment.
@@ -49,7 +63,7 @@ lock: $(INSTALLED)
 		--group pyproject.toml:dev pyproject.toml >> constraints.txt
 
 # Write a bill of materials (CycloneDX) of the packages in .venv.
-sbom: $(INSTALLED)
+sbom: $(DEVELOPMENT)
 	$(BIN)/python -m pip install --quiet uv
 	@mkdir -p build
 	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
@@ -61,34 +75,34 @@ licenses: $(INSTALLED)
 	$(BIN)/uv tool run pip-licenses --python=$(BIN)/python --order=license --partial-match --fail-on="GPL;Affero" --packages \
 		$$($(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate pyproject.toml | cut -d= -f1)
 
-lint: $(INSTALLED)
+lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPMENT)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)
+bench: $(DEVELOPMENT)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@for script in scripts/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 # Run the tests, benchmarks and figures that need CUDA; MINUTES=9 fits a short slot, and the next call continues.
 # DEVICE=cpu rehearses it. Exit code 75 (the time is up) is not an error.
-gpu: $(INSTALLED)
+gpu: $(DEVELOPMENT)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m scripts.gpu --device $(or $(DEVICE),cuda) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(OUT),--out $(OUT)) \
 		|| [ $$? = 75 ]
 
-docs: $(INSTALLED)
+docs: $(DEVELOPMENT)
 	$(BIN)/python -m pip install --quiet --group docs
 	rm -rf build/docs docs/api/generated
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html docs build/docs
 	@echo "Read build/docs/index.html"
 
 # The wheel in dist, installed with its dependencies into an environment of its own and imported from another folder.
-wheel: $(INSTALLED)
+wheel: $(DEVELOPMENT)
 	rm -rf dist build/wheel
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv build/wheel

@@ -248,6 +248,7 @@ FIGURE = Figure(
     },
     table=_table,
     comparison=_comparison,
+    compared=list(PAPER_ACTIVE),
     claims=judge_arms,
     draw=_draw,
     variants=VARIANTS,

@@ -51,6 +51,7 @@ def _reproduce_claims(figure: Figure, options: Namespace, seeds: int, out: Path,
         check_project(options.wandb)
         group = WandbGroup(f"{figure.name} {options.scale}", options.wandb)
     runs = run_figure(figure, options.scale, seeds, out, console, options.workers, group)
+    console.print(f"[bold]{figure.name}[/bold]: judging the claims and drawing the picture")
     claims = figure.claims(runs)
     record = claims_record(figure, options.scale, seeds, runs, claims)
     write_claims(record, out / "claims.json")

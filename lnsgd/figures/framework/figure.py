@@ -75,6 +75,7 @@ class Figure:
         draw: Draws the picture.
         table: Makes the full table of results, printed by ``--all``, if there is one.
         comparison: Makes the table of the last screen, of at most six rows and 80 columns, if there is one.
+        compared: The arms that ``comparison`` shows, if not all. It is printed as soon as these have finished.
         variants: Readings of what the paper leaves open, each with a short name, for ``--variants``. The figure's own
             settings are the first reading and need no variant.
         central: Ids of the claims that are judged under each reading; all claims on the paper if there are none.
@@ -96,6 +97,7 @@ class Figure:
     draw: Callable[[Runs], Picture]
     table: Callable[[Runs], Table] | None = None
     comparison: Callable[[Runs], Table] | None = None
+    compared: Sequence[str] = ()
     variants: Mapping[str, Variant] = field(default_factory=dict)
     central: Sequence[str] = ()
     central_arms: Sequence[str] = ()

@@ -19,6 +19,7 @@ from rich.progress import track
 
 from lnsgd import __version__
 from lnsgd.figures.framework.figure import Figure
+from lnsgd.figures.framework.screen import print_first_comparison
 from lnsgd.loggers.wandb import WandbGroup
 from lnsgd.records.cells import UNFINISHED
 from lnsgd.records.measures import REPLICA, read_measures, write_measures
@@ -74,19 +75,17 @@ def arm_runs(figure: Figure, scale: str, out: Path) -> dict[str, RunFolder]:
 def _run_arms(call: "_Call", out: Path) -> dict[str, RunFolder]:
     figure, scale, seeds, console = call.figure, call.scale, call.seeds, call.console
     runs = arm_runs(figure, scale, out)
+    to_compare = set(figure.compared)
     for number, (arm, run) in enumerate(runs.items(), 1):
-        state = _state(run, "computing" if figure.compute else "training")
+        state = _state(run, "computing" if figure.compute else "training and measuring")
         console.print(f"[bold]{figure.name}[/bold] {number}/{len(runs)}: {arm}, {seeds} seeds ({state})")
-        if run.finished.exists():
-            continue
-        if figure.compute:
-            call.compute(run)
-        elif figure.swept:
-            call.run_sweep(arm, run)
-        elif figure.replicated:
-            call.train(arm, run, arm, ["--replicas.seeds", str(seeds)])
-        else:
-            call.train_each_seed(arm, run)
+        if not run.finished.exists():
+            call.run(arm, run)
+        following = list(runs.values())[number:]
+        if arm in to_compare:
+            to_compare.remove(arm)
+            if not to_compare and any(not other.finished.exists() for other in following):
+                print_first_comparison(console, figure, runs, len(following))
     return runs
 
 
@@ -100,6 +99,17 @@ class _Call:
     console: Console
     workers: int | None
     wandb: WandbGroup | None
+
+    def run(self, arm: str, run: RunFolder) -> None:
+        """Run an arm until it has finished."""
+        if self.figure.compute:
+            self.compute(run)
+        elif self.figure.swept:
+            self.run_sweep(arm, run)
+        elif self.figure.replicated:
+            self.train(arm, run, arm, ["--replicas.seeds", str(self.seeds)])
+        else:
+            self.train_each_seed(arm, run)
 
     def train(self, arm: str, run: RunFolder, name: str, further: Sequence[str]) -> None:
         """Train one run of an arm, which W&B shows by the given name."""

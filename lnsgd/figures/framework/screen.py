@@ -54,12 +54,7 @@ def print_screen(
     console.print()
     used = 2 + len(console.render_lines(Text(figure.title)))
     if figure.comparison is not None:
-        table = compact(figure.comparison(runs), console)
-        for column in table.columns:
-            column.no_wrap = True
-        console.print(table)
-        console.print()
-        used += 1 + len(console.render_lines(table))
+        used += _print_comparison(console, figure.comparison(runs))
     files = _files(figure, out)
     listed = sorted(claims, key=lambda claim: ORDER.index(claim.verdict))
     if figure.comparison is not None:
@@ -70,6 +65,33 @@ def print_screen(
         console.print()
     for line in [*files, "", *end]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def print_first_comparison(console: Console, figure: Figure, runs: Runs, following: int) -> None:
+    """Print the comparison of the main arms while other arms are still to be trained.
+
+    Args:
+        console: Where to print.
+        figure: The figure, which has a comparison.
+        runs: The runs of its arms, of which those that are compared have finished.
+        following: Number of arms that follow.
+    """
+    assert figure.comparison is not None
+    console.print()
+    _print_comparison(console, figure.comparison({arm: runs[arm] for arm in figure.compared}))
+    arms = f"{counted(following, 'more arm')} {'follows' if following == 1 else 'follow'}"
+    console.print(Text(f"This is the first comparison. {arms}, then the claims and the picture."))
+    console.print()
+
+
+def _print_comparison(console: Console, comparison: Table) -> int:
+    """Print a comparison and an empty line; return the number of lines."""
+    table = compact(comparison, console)
+    for column in table.columns:
+        column.no_wrap = True
+    console.print(table)
+    console.print()
+    return 1 + len(console.render_lines(table))
 
 
 def compact(table: Table, console: Console) -> Table:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 import lnsgd.training.cli
@@ -146,6 +147,22 @@ def test_progress_is_printed(figure: Figure, done: Path) -> None:
     assert told.getvalue().splitlines() == [
         "tiny 1/2: p = 0, 2 seeds (finished before)",
         "tiny 2/2: p = 0.5, 2 seeds (finished before)",
+    ]
+
+
+def test_the_comparison_is_printed_once_its_arms_have_finished(figure: Figure, done: Path, tmp_path: Path) -> None:
+    """After the first of two arms, if the second is not finished; a figure that is complete has its last screen."""
+    compared = replace(figure, comparison=lambda runs: Table(", ".join(runs)), compared=["p = 0"])
+    told = io.StringIO()
+    run_figure(compared, "ci", 2, done, Console(file=told, width=200))
+    assert "first comparison" not in told.getvalue()
+    interrupted(done, tmp_path)
+    run_figure(compared, "ci", 2, tmp_path / "out", Console(file=told, width=200))
+    assert [line.rstrip() for line in told.getvalue().splitlines() if line][2:] == [
+        "tiny 1/2: p = 0, 2 seeds (finished before)",
+        "p = 0",
+        "This is the first comparison. 1 more arm follows, then the claims and the picture.",
+        "tiny 2/2: p = 0.5, 2 seeds (resuming)",
     ]
 
 

@@ -191,7 +191,7 @@ def test_progress_is_printed_for_every_seed(figure: Figure, copy: Path) -> None:
     run_figure(figure, "ci", 2, copy, Console(file=told, width=200))
     assert told.getvalue().splitlines() == [
         "tiny 1/2: p = 0, 2 seeds (finished before)",
-        "tiny 2/2: p = 0.5, 2 seeds (training)",
+        "tiny 2/2: p = 0.5, 2 seeds (training and measuring)",
         "  seed 0, 1 of 2 (resuming)",
         "  seed 1, 2 of 2 (training)",
     ]

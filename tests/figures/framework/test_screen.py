@@ -13,7 +13,13 @@ from rich.table import Table
 from lnsgd.figures.framework.catalogue import FIGURES
 from lnsgd.figures.framework.claims import Claim
 from lnsgd.figures.framework.figure import Figure, Runs
-from lnsgd.figures.framework.screen import closing_sentence, print_claims, print_screen, shortened
+from lnsgd.figures.framework.screen import (
+    closing_sentence,
+    print_claims,
+    print_first_comparison,
+    print_screen,
+    shortened,
+)
 from lnsgd.records.claims import Kind
 from lnsgd.records.verdicts import Verdict
 from tests.figures import tiny
@@ -85,6 +91,22 @@ def test_every_figure_fits_a_terminal(figure: Figure, claims: list[Claim], tmp_p
 
 def test_made_up_runs_are_of_all_figures_with_a_comparison() -> None:
     assert COMPARED.keys() == {name for name, figure in FIGURES.items() if figure.comparison is not None}
+
+
+FIRST = [name for name, figure in FIGURES.items() if figure.compared]
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_comparison_is_that_of_the_last_screen(name: str, tmp_path: Path) -> None:
+    """It needs the runs of the compared arms only, and says how many arms follow."""
+    figure, runs = FIGURES[name], COMPARED[name](tmp_path)
+    printed = io.StringIO()
+    early = {arm: runs[arm] for arm in figure.compared}
+    print_first_comparison(Console(file=printed, width=COLUMNS), figure, early, len(runs) - len(early))
+    _, *table, _, end, _ = printed.getvalue().splitlines()
+    assert "\n".join(table) in "\n".join(screen(figure, runs, []))
+    assert all(any(line.startswith(arm) for line in table) for arm in figure.compared)
+    assert end == "This is the first comparison. 5 more arms follow, then the claims and the picture."
 
 
 THREE = [claim("this holds", "holds"), claim("this is open", "undecided"), claim("this fails", "fails")]
