@@ -80,7 +80,7 @@ def print_first_comparison(console: Console, figure: Figure, runs: Runs, followi
     console.print()
     _print_comparison(console, figure.comparison({arm: runs[arm] for arm in figure.compared}))
     arms = f"{counted(following, 'more arm')} {'follows' if following == 1 else 'follow'}"
-    console.print(Text(f"This is the first comparison. {arms}, then the claims and the picture."))
+    console.print(Text(f"A first comparison: {arms}, then the claims and the picture."))
     console.print()
 
 

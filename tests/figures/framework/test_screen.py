@@ -106,7 +106,7 @@ def test_the_first_comparison_is_that_of_the_last_screen(name: str, tmp_path: Pa
     _, *table, _, end, _ = printed.getvalue().splitlines()
     assert "\n".join(table) in "\n".join(screen(figure, runs, []))
     assert all(any(line.startswith(arm) for line in table) for arm in figure.compared)
-    assert end == "This is the first comparison. 5 more arms follow, then the claims and the picture."
+    assert end == "A first comparison: 5 more arms follow, then the claims and the picture."
 
 
 THREE = [claim("this holds", "holds"), claim("this is open", "undecided"), claim("this fails", "fails")]
