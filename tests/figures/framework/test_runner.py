@@ -161,7 +161,7 @@ def test_the_comparison_is_printed_once_its_arms_have_finished(figure: Figure, d
     assert [line.rstrip() for line in told.getvalue().splitlines() if line][2:] == [
         "tiny 1/2: p = 0, 2 seeds (finished before)",
         "p = 0",
-        "This is the first comparison. 1 more arm follows, then the claims and the picture.",
+        "A first comparison: 1 more arm follows, then the claims and the picture.",
         "tiny 2/2: p = 0.5, 2 seeds (resuming)",
     ]
 
